@@ -1,0 +1,1 @@
+//! The edge. Each adapter owns its foreign types and knows no rule.

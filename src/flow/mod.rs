@@ -1,0 +1,3 @@
+//! The story. Read top to bottom: messages come in, are routed, ingested, promoted, and posted.
+
+pub mod routing;

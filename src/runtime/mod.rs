@@ -1,0 +1,1 @@
+//! Wiring, supervision, shutdown: the only place that builds adapters.

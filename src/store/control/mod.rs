@@ -1,0 +1,3 @@
+//! Statements against the control database, one file per table or concern. Tables are always written `control.<table>`.
+
+pub mod company_config;

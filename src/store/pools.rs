@@ -1,0 +1,98 @@
+//! Connections to company databases: one pool per DSN, shared by every schema in that database.
+//!
+//! What must never happen here: a connection that still points at another company's schema. So the pool's own search_path names no company
+//! schema at all, and the only way to a company's tables is [`Pools::begin`], which sets it for that transaction alone (`SET LOCAL`).
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgTransaction};
+use sqlx::{AssertSqlSafe, Executor};
+
+use crate::domain::company::{Dsn, SchemaName};
+
+/// How a pool behaves. All times are bounds; nothing waits for ever.
+#[derive(Clone, Debug)]
+pub struct PoolOptions {
+    /// Connections per database and process.
+    pub max_connections: u32,
+    /// To connect, and to wait for a free connection.
+    pub acquire_timeout: Duration,
+    pub application_name: String,
+}
+
+impl Default for PoolOptions {
+    fn default() -> Self {
+        Self { max_connections: 4, acquire_timeout: Duration::from_secs(5), application_name: "kylo".to_owned() }
+    }
+}
+
+/// The pools of all company databases that this process has used.
+#[derive(Debug, Default)]
+pub struct Pools {
+    options: PoolOptions,
+    pools: Mutex<HashMap<Dsn, PgPool>>,
+}
+
+impl Pools {
+    pub fn new(options: PoolOptions) -> Arc<Self> {
+        Arc::new(Self { options, pools: Mutex::default() })
+    }
+
+    /// # Errors
+    /// `Configuration` if the DSN cannot be parsed. Does not connect yet.
+    pub fn pool(&self, dsn: &Dsn) -> Result<PgPool, sqlx::Error> {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = pools.get(dsn) {
+            return Ok(pool.clone());
+        }
+        let pool = lazy_pool(dsn.expose(), &self.options)?;
+        pools.insert(dsn.clone(), pool.clone());
+        Ok(pool)
+    }
+
+    /// A transaction in one company schema.
+    ///
+    /// # Errors
+    /// Whatever connecting or the first statement gives.
+    pub async fn begin(&self, dsn: &Dsn, schema: &SchemaName) -> Result<PgTransaction<'static>, sqlx::Error> {
+        let mut tx = self.pool(dsn)?.begin().await?;
+        // SchemaName's grammar leaves nothing to quote, and SET takes no parameters.
+        tx.execute(AssertSqlSafe(format!("SET LOCAL search_path = \"{}\", pg_catalog", schema.as_str()))).await?;
+        Ok(tx)
+    }
+
+    /// Closes every pool.
+    pub async fn close(&self) {
+        let pools: Vec<_> = self.pools.lock().unwrap_or_else(PoisonError::into_inner).drain().map(|(_, pool)| pool).collect();
+        for pool in pools {
+            pool.close().await;
+        }
+    }
+}
+
+/// A pool that connects when it is first used, with the session settings that every connection of Kylo has: nothing may hang for ever, and
+/// nothing may hold a lock while its process is frozen.
+///
+/// # Errors
+/// `Configuration` if the DSN cannot be parsed.
+pub fn lazy_pool(dsn: &str, options: &PoolOptions) -> Result<PgPool, sqlx::Error> {
+    let connect = PgConnectOptions::from_str(dsn)?.application_name(&options.application_name).options([
+        ("search_path", "pg_catalog"),
+        ("idle_in_transaction_session_timeout", "60s"),
+        ("lock_timeout", "10s"),
+        ("statement_timeout", "60s"),
+        ("tcp_keepalives_idle", "30"),
+        ("tcp_keepalives_interval", "10"),
+        ("tcp_keepalives_count", "3"),
+    ]);
+    Ok(PgPoolOptions::new()
+        .max_connections(options.max_connections)
+        .min_connections(0)
+        .acquire_timeout(options.acquire_timeout)
+        .idle_timeout(Duration::from_secs(60))
+        .max_lifetime(Duration::from_secs(1800))
+        .connect_lazy_with(connect))
+}
