@@ -1,5 +1,6 @@
 //! Logs and metrics.
 
+pub mod health;
 pub mod logging;
 pub mod metrics;
 

@@ -1,3 +1,5 @@
 //! Statements against the control database, one file per table or concern. Tables are always written `control.<table>`.
 
 pub mod company_config;
+pub mod status;
+pub mod workers;
