@@ -112,8 +112,8 @@ java_bin() {
 }
 
 # rustup puts cargo where a login shell would look; a script run by CI has no login shell.
-if ! have cargo && [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
-  PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+if ! have cargo && [ -x "${CARGO_HOME:-${HOME:-/root}/.cargo}/bin/cargo" ]; then
+  PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"
 fi
 
 # --- Ports ----------------------------------------------------------------------------------
