@@ -48,7 +48,7 @@ spawn_postgres() {
   if [ "${KYLO_TEST_FAST:-}" = 1 ]; then
     settings+=(-c fsync=off -c synchronous_commit=off -c full_page_writes=off)
   fi
-  (cd / && exec "${AS_PG_USER[@]}" setsid "$bin/postgres" -D "$dir/data" "${settings[@]}" >"$dir/log" 2>&1 </dev/null 8>&- 9>&-) &
+  (cd / && exec "${AS_PG_USER[@]}" setsid env LC_ALL=C "$bin/postgres" -D "$dir/data" "${settings[@]}" >"$dir/log" 2>&1 </dev/null 8>&- 9>&-) &
 }
 
 # Polls until the server answers a query. 0 = ready, 1 = it has ended.
@@ -62,8 +62,17 @@ await_postgres() {
   done
 }
 
+# A server that was killed leaves its process id behind. PostgreSQL refuses to start while anything has that
+# id, even a zombie that a container's first process has not collected, or a stranger. Only the id is
+# replaced (by one beyond the kernel's range): the rest of the file is how the new server finds out
+# whether the dead one's sessions still hold the data.
+forget_dead_server() {
+  local file="$1/data/postmaster.pid"
+  [ ! -e "$file" ] || pg_running || sed -i '1s/.*/2147483646/' "$file"
+}
+
 start_postgres() {
-  local bin dir port attempt began=$SECONDS dsn
+  local bin dir port attempt=0 began=$SECONDS dsn
   bin=$(pg_bin) dir=$(pg_dir)
   [ -n "$bin" ] || die "no PostgreSQL >= $PG_MIN found in /usr/lib/postgresql or PATH: run scripts/setup.sh"
   if [ -e "$dir" ] && ! [ -r "$dir/password" ] && [ -n "$(ls -A "$dir" 2>&1)" ] && [ "$(id -u)" -ne 0 ]; then
@@ -73,12 +82,13 @@ start_postgres() {
   # The data belong to the version that made them, even when a newer one was installed since.
   local made_by="/usr/lib/postgresql/$(cat "$dir/data/PG_VERSION")/bin"
   [ ! -x "$made_by/postgres" ] || bin=$made_by
-  for attempt in 1 2 3 4 5; do
+  while true; do
     port=$(cat "$dir/port" 2>/dev/null || true)
     if [ -z "$port" ] || port_taken "$port"; then
-      port=$(free_port $((attempt - 1)))
+      port=$(free_port "$attempt")
       echo "$port" >"$dir/port"
     fi
+    forget_dead_server "$dir"
     spawn_postgres "$bin" "$dir" "$port"
     if await_postgres $!; then
       dsn=$(own_pg_dsn)
@@ -86,9 +96,17 @@ start_postgres() {
       say "postgres: started on 127.0.0.1:$port in $(since "$began") ($("$bin/postgres" --version | sed -E 's/^[^0-9]*([0-9.]+).*/PostgreSQL \1/'); data $dir/data)"
       return
     fi
-    # Another program took the port between our look and the server's bind: the next one, then.
-    grep -q 'could not bind IPv4 address' "$dir/log" || break
-    rm -f "$dir/port"
+    attempt=$((attempt + 1))
+    [ $((SECONDS - began)) -lt "$READY_SECONDS" ] || break
+    if grep -q 'could not bind IPv4 address' "$dir/log"; then
+      # Another program took the port between our look and the server's bind: the next one, then.
+      rm -f "$dir/port"
+    elif grep -q 'pre-existing shared memory block' "$dir/log"; then
+      # Sessions of a killed server are about to notice that it has gone.
+      sleep 0.2
+    else
+      break
+    fi
   done
   fail_with_log "PostgreSQL ended while starting on port $port" "$dir/log"
 }
@@ -161,7 +179,7 @@ spawn_kafka() {
   # that does not fit its version or jars.
   local archive=(-XX:SharedArchiveFile=kafka.jsa)
   [ -s "$dir/kafka.jsa" ] || archive=(-XX:ArchiveClassesAtExit=kafka.jsa)
-  (cd "$dir" && exec setsid "$java" -Xms128m -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xlog:cds=off -Xlog:cds+dynamic=off \
+  (cd "$dir" && exec setsid env LC_ALL=C "$java" -Xms128m -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xlog:cds=off -Xlog:cds+dynamic=off \
     "${archive[@]}" -Dorg.slf4j.simpleLogger.showDateTime=true -Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS \
     -cp 'jars/*' kafka.Kafka "$dir/server.properties" >"$dir/log" 2>&1 </dev/null 8>&- 9>&-) &
   echo $! >"$dir/pid"

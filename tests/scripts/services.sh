@@ -54,7 +54,7 @@ topic() {
     -cp 'jars/*' org.apache.kafka.tools.TopicCommand --bootstrap-server "$(brokers "$1")" "${@:2}")
 }
 # A zombie has ended, too, though its id still takes signals: it has no command line.
-alive() { [ -n "$(tr -d '\0' <"/proc/$1/cmdline" 2>/dev/null)" ]; }
+alive() { [ -n "$(cat "/proc/$1/cmdline" 2>/dev/null | tr -d '\0')" ]; }
 # A program that listens on port $1 of loopback; returns when it does.
 occupy() {
   python3 -c 'import signal, socket, sys
