@@ -54,6 +54,7 @@ fi
 
 have apt-get || die "this script installs with apt-get only; please install by hand: ${missing[*]:-} and Rust >= $RUST_MIN with clippy and rustfmt"
 
+can_be_root() { [ "$(id -u)" -eq 0 ] || have sudo; }
 as_root() {
   if [ "$(id -u)" -eq 0 ]; then
     "$@"
@@ -111,13 +112,17 @@ rustup_stable() {
 install_rust() {
   say "setup: installing Rust (>= $RUST_MIN with clippy and rustfmt)"
   if ! have rustup; then
-    [ "$updated" = 1 ] || install curl ca-certificates
-    if [ -n "$(candidate rustup)" ]; then
+    if ! can_be_root; then
+      # Rust alone needs no root rights: rustup installs into the home folder.
+      :
+    elif [ -n "$(candidate rustup)" ]; then
       install rustup
     elif at_least "$(candidate cargo | sed 's/^[0-9]*://;s/[^0-9.].*//')" "$RUST_MIN"; then
       install cargo rustc rust-clippy rustfmt
       return
-    else
+    fi
+    if ! have rustup; then
+      have curl || die 'curl is missing and there are no root rights to install it'
       curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
         sh -s -- -y -q --profile minimal --component clippy --component rustfmt >&2
       PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"
