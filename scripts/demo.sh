@@ -17,7 +17,7 @@ case ${1:-} in
 esac
 
 "$ROOT/scripts/setup.sh"
-if ! have cargo; then PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"; fi
+find_cargo
 
 # The debug profile: nothing in the demo is bound by the processor, and what a person waits for is the
 # first build. Thin LTO alone makes a release build take more than twice as long on two cores; the few

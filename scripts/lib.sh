@@ -111,10 +111,14 @@ java_bin() {
   done
 }
 
-# rustup puts cargo where a login shell would look; a script run by CI has no login shell.
-if ! have cargo && [ -x "${CARGO_HOME:-${HOME:-/root}/.cargo}/bin/cargo" ]; then
-  PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"
-fi
+# rustup puts cargo where a login shell would look; a script run by CI has no login shell. Called again
+# after setup.sh, which may just have installed it.
+find_cargo() {
+  local bin="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin"
+  case ":$PATH:" in *":$bin:"*) return ;; esac
+  [ ! -x "$bin/cargo" ] || export PATH="$bin:$PATH"
+}
+find_cargo
 
 # --- Ports ----------------------------------------------------------------------------------
 

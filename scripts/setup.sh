@@ -125,7 +125,7 @@ install_rust() {
       have curl || die 'curl is missing and there are no root rights to install it'
       curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
         sh -s -- -y -q --profile minimal --component clippy --component rustfmt >&2
-      PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"
+      find_cargo
       return
     fi
   fi

@@ -166,7 +166,7 @@ conformance() {
 
 began=$SECONDS
 stage setup scripts/setup.sh || die 'the machine is not ready; see above'
-if ! have cargo; then PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"; fi
+find_cargo
 stage python-packages python_packages || true
 stage scripts-parse scripts_parse || true
 stage scripts-behave tests/scripts/services.sh || true
