@@ -5,6 +5,7 @@
 # package client: PostgreSQL, Java 17, Maven, a C toolchain, OpenSSL and zlib headers, Python with venv,
 # git, curl, and Rust where cargo is missing or too old. Where all of it is there, it does nothing and
 # ends within a second. Needs root or sudo only when something is missing.
+# shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 case ${1:-} in

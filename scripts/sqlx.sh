@@ -13,6 +13,7 @@
 #
 # The server is PG_DSN_RW or the one scripts/up.sh has started; its user must be allowed to create
 # databases.
+# shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 mode=database
@@ -31,8 +32,9 @@ cd "$ROOT"
 
 # Everything a query's meaning or its cache depends on.
 inputs_checksum() {
-  find ddl src tests benches fake-sheets/src .sqlx Cargo.toml Cargo.lock scripts/sqlx.sh -type f \
-    \( -name '*.rs' -o -name '*.sql' -o -name '*.json' -o -name 'Cargo.*' -o -name sqlx.sh \) -print0 2>/dev/null |
+  # A folder that does not exist (yet) is no error.
+  { find ddl src tests benches fake-sheets/src .sqlx Cargo.toml Cargo.lock scripts/sqlx.sh -type f \
+    \( -name '*.rs' -o -name '*.sql' -o -name '*.json' -o -name 'Cargo.*' -o -name sqlx.sh \) -print0 2>/dev/null || true; } |
     LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1
 }
 if [ "$mode" = check ] && [ "$(cat "$LOCAL/sqlx.ok" 2>/dev/null || true)" = "$(inputs_checksum)" ]; then

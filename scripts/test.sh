@@ -12,6 +12,7 @@
 # and KAFKA_BROKERS name, are left alone. Logs of the stages: .local/test/.
 #
 #   KYLO_TEST_FAST=1   PostgreSQL without fsync (when this run starts it)
+# shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 case ${1:-} in
@@ -97,7 +98,7 @@ scripts_parse() {
     bash -n "$file" || status=1
   done
   if have shellcheck; then
-    shellcheck -x -S warning scripts/*.sh scripts/kafka/*.sh tests/scripts/*.sh .ci/run || status=1
+    shellcheck -x -P SCRIPTDIR -S warning scripts/*.sh scripts/kafka/*.sh tests/scripts/*.sh .ci/run || status=1
   else
     echo 'shellcheck is not installed: syntax only'
   fi

@@ -13,6 +13,7 @@
 #   KYLO_TEST_FAST=1        PostgreSQL without fsync: faster tests, data lost when the machine crashes
 #
 # Stop them with scripts/down.sh. Logs: .local/pg/log, .local/kafka/log.
+# shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 fail_with_log() {
@@ -72,7 +73,7 @@ forget_dead_server() {
 }
 
 start_postgres() {
-  local bin dir port attempt=0 began=$SECONDS dsn
+  local bin dir made_by port attempt=0 began=$SECONDS dsn
   bin=$(pg_bin) dir=$(pg_dir)
   [ -n "$bin" ] || die "no PostgreSQL >= $PG_MIN found in /usr/lib/postgresql or PATH: run scripts/setup.sh"
   if [ -e "$dir" ] && ! [ -r "$dir/password" ] && [ -n "$(ls -A "$dir" 2>&1)" ] && [ "$(id -u)" -ne 0 ]; then
@@ -80,7 +81,7 @@ start_postgres() {
   fi
   [ -e "$dir/complete" ] || make_cluster "$bin" "$dir"
   # The data belong to the version that made them, even when a newer one was installed since.
-  local made_by="/usr/lib/postgresql/$(cat "$dir/data/PG_VERSION")/bin"
+  made_by="/usr/lib/postgresql/$(cat "$dir/data/PG_VERSION")/bin"
   [ ! -x "$made_by/postgres" ] || bin=$made_by
   while true; do
     port=$(cat "$dir/port" 2>/dev/null || true)
