@@ -7,6 +7,7 @@
 # (or the one KAFKA_BROKERS names) and a Sheets server; nothing outside the machine is touched.
 #
 #   --keep    leave the spreadsheet page open at the end (see `kylo demo --help` for the rest)
+
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

@@ -5,6 +5,7 @@
 # A process is stopped by its id, and only when that id still is the server this clone started.
 #
 #   --only postgres|kafka   stop just this one
+
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

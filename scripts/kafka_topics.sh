@@ -10,6 +10,7 @@
 # A topic that exists is left as it is: partitions are never added. Run it as often as you like.
 # The broker is KAFKA_BROKERS, or the one scripts/up.sh has started, or localhost:9092.
 # Uses target/release/kylo or target/debug/kylo, whichever is newer, or builds it.
+
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

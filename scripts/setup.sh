@@ -5,6 +5,7 @@
 # package client: PostgreSQL, Java 17, Maven, a C toolchain, OpenSSL and zlib headers, Python with venv,
 # git, curl, and Rust where cargo is missing or too old. Where all of it is there, it does nothing and
 # ends within a second. Needs root or sudo only when something is missing.
+
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -65,17 +66,25 @@ as_root() {
     die "root rights are needed to install packages and sudo is missing; as root, run: $ROOT/scripts/setup.sh"
   fi
 }
-apt() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 "$@" >&2; }
+mkdir -p "$LOCAL"
+LOG="$LOCAL/setup.log"
+: >"$LOG"
+# What dpkg has to tell is of interest only when it fails.
+apt() {
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 "$@" </dev/null >>"$LOG" 2>&1 && return
+  grep -E '^(E|W|Err|dpkg): ?' "$LOG" | tail -n 10 >&2
+  return 1
+}
 candidate() { apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: *//p' | grep -v '(none)' || true; }
 
 updated=0
 install() {
   say "setup: installing $*"
   if [ "$updated" = 0 ]; then
-    apt update || die 'apt-get update failed: check the network and /etc/apt/sources.list'
+    apt update || die 'apt-get update failed: check the network and /etc/apt/sources.list; the whole log is '"$LOG"
     updated=1
   fi
-  apt install --no-install-recommends "$@" || die "apt-get could not install: $*"
+  apt install --no-install-recommends "$@" || die "apt-get could not install $*; the whole log is $LOG"
 }
 
 # Installing the server would also start a cluster on port 5432, which nobody asked for and which
@@ -125,7 +134,8 @@ install_rust() {
     if ! have rustup; then
       have curl || die 'curl is missing and there are no root rights to install it'
       curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
-        sh -s -- -y -q --profile minimal --component clippy --component rustfmt >&2
+        sh -s -- -y -q --profile minimal --component clippy --component rustfmt >&2 ||
+        die "Rust could not be installed with rustup: check the network, or install Rust >= $RUST_MIN with clippy and rustfmt yourself"
       find_cargo
       return
     fi

@@ -13,6 +13,7 @@
 #
 # The server is PG_DSN_RW or the one scripts/up.sh has started; its user must be allowed to create
 # databases.
+
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

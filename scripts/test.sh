@@ -12,6 +12,7 @@
 # and KAFKA_BROKERS name, are left alone. Logs of the stages: .local/test/.
 #
 #   KYLO_TEST_FAST=1   PostgreSQL without fsync (when this run starts it)
+
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

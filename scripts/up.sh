@@ -13,6 +13,7 @@
 #   KYLO_TEST_FAST=1        PostgreSQL without fsync: faster tests, data lost when the machine crashes
 #
 # Stop them with scripts/down.sh. Logs: .local/pg/log, .local/kafka/log.
+
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
