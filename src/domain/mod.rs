@@ -1,5 +1,10 @@
 //! What things are and what is decided about them. Pure: std, serde, chrono, sha2, unicode tables. No I/O, no async, no clock but the trait.
 
+pub mod clock;
 pub mod company;
+pub mod date;
 pub mod ids;
+pub mod message;
+pub mod money;
 pub mod sheet;
+pub mod text;
