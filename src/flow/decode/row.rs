@@ -27,10 +27,10 @@ type Fields<'a> = Object<'a, 10>;
 type Read<T> = Result<T, BadRowReason>;
 
 /// Reads a row; also answers how many of its fields are unknown.
-pub(super) fn read(index: usize, raw: &RawValue, company: &CompanyId) -> (Candidate, u32) {
-    let fields = match json::object(raw.get(), &FIELDS, None) {
+pub(in crate::flow) fn read(index: usize, row: &str, company: &CompanyId) -> (Candidate, u32) {
+    let fields = match json::object(row, &FIELDS, None) {
         Ok(fields) => fields,
-        Err(_) if raw.get().starts_with('{') => {
+        Err(_) if row.starts_with('{') => {
             let reason = bad(BadRowClass::BadText, "a field name holds half of a surrogate pair: send valid Unicode");
             return (Candidate::bad(index, reason, None), 0);
         }
