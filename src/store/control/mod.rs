@@ -2,3 +2,6 @@
 
 pub mod company_config;
 pub mod dead_letters;
+pub mod held;
+pub mod poison;
+pub mod trouble;
