@@ -97,42 +97,6 @@ pub async fn open_intents(pool: &PgPool) -> Result<Vec<OpenIntent>, sqlx::Error>
     .await
 }
 
-/// A partition stopped by the poison cap.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoppedPartition {
-    pub consumer_group: String,
-    pub topic: String,
-    pub partition: i32,
-    pub in_a_row: i32,
-    pub last_offset: i64,
-}
-
-/// Partitions that wait for `kylo dlq resume`.
-///
-/// # Errors
-/// The control database's.
-pub async fn stopped(pool: &PgPool) -> Result<Vec<StoppedPartition>, sqlx::Error> {
-    sqlx::query_as!(
-        StoppedPartition,
-        r#"SELECT consumer_group, topic, partition, in_a_row, last_offset FROM control.partition_poison
-           WHERE stopped_at IS NOT NULL ORDER BY topic, partition"#
-    )
-    .fetch_all(pool)
-    .await
-}
-
-/// A name and how many.
-pub type Count = (String, i64);
-
-/// Waiting dead letters per class.
-///
-/// # Errors
-/// The control database's.
-pub async fn letters_by_class(pool: &PgPool) -> Result<Vec<Count>, sqlx::Error> {
-    let rows = sqlx::query!(r#"SELECT class, count(*) AS "count!" FROM control.dead_letters WHERE state IN ('new', 'replaying') GROUP BY class ORDER BY class"#);
-    Ok(rows.fetch_all(pool).await?.into_iter().map(|row| (row.class, row.count)).collect())
-}
-
 /// The control database's part of the gauges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
