@@ -140,10 +140,6 @@ compose_file() {
   fi
 }
 
-services() {
-  scripts/up.sh
-}
-
 conformance() {
   local out="$LOGS/fake-sheets.out" end pid url
   cargo build --locked --package fake-sheets --bin fake-sheets || return
@@ -166,18 +162,31 @@ conformance() {
   return $status
 }
 
-began=$SECONDS
-stage setup scripts/setup.sh || die 'the machine is not ready; see above'
+# The sum of all stages, as the last line. Services go first, so that nothing is printed after it.
+finish() {
+  cleanup
+  printf '\n%s\nall stages: %s s\n' "$SUMMARY" $((SECONDS - BEGAN))
+  echo "$PASSED passed, $FAILED failed"
+  [ "$FAILED" -eq 0 ] || exit 1
+  exit 0
+}
+# Without this stage the others would only repeat its failure.
+needed() {
+  "$@" || finish
+}
+
+BEGAN=$SECONDS
+needed stage setup scripts/setup.sh
 find_cargo
 stage python-packages python_packages || true
 stage scripts-parse scripts_parse || true
 stage scripts-behave tests/scripts/services.sh || true
 stage compose-file compose_file || true
-stage format cargo fmt --all --check || true
+stage format cargo fmt --all --check -- --color=never || true
 
 pg_is_external || pg_running || STARTED_PG=1
 kafka_is_external || kafka_running || STARTED_KAFKA=1
-stage services services || die 'the tests need PostgreSQL and Kafka; see above'
+needed stage services scripts/up.sh
 load_env
 export PG_DSN_RW KAFKA_BROKERS
 # Only the scripts know this one; the program calls unknown KYLO_* variables an error.
@@ -198,7 +207,4 @@ else
   SUMMARY+='licences               skipped: cargo-deny is not installed'$'\n'
 fi
 
-cleanup
-printf '\n%s\nall stages: %s s\n' "$SUMMARY" $((SECONDS - began))
-echo "$PASSED passed, $FAILED failed"
-[ "$FAILED" -eq 0 ]
+finish
