@@ -45,8 +45,12 @@ stop_fake_sheets() {
 
 # Runs at every end, also when a stage was interrupted; a second call finds nothing to do.
 cleanup() {
-  local group
-  for group in $(jobs -p); do kill -TERM -- "-$group" 2>/dev/null || true; done
+  local group end=$((SECONDS + 30))
+  for group in $(jobs -p); do
+    kill -TERM -- "-$group" 2>/dev/null || true
+    while kill -0 -- "-$group" 2>/dev/null && [ "$SECONDS" -lt "$end" ]; do sleep 0.1; done
+    kill -KILL -- "-$group" 2>/dev/null || true
+  done
   stop_fake_sheets
   if [ "$STARTED_PG" = 1 ]; then STARTED_PG=0 && scripts/down.sh --only postgres; fi
   if [ "$STARTED_KAFKA" = 1 ]; then STARTED_KAFKA=0 && scripts/down.sh --only kafka; fi
@@ -68,7 +72,8 @@ stage() {
   local log="$LOGS/$name.log"
   shift
   echo "=== $name"
-  { "$@" 2>&1 && echo 0 >"$log.status" || echo 1 >"$log.status"; } | tee "$log" &
+  # tee outlives a signal to the group: what still has to tidy up must not die of a broken pipe.
+  { "$@" 2>&1 && echo 0 >"$log.status" || echo 1 >"$log.status"; } | (trap '' INT TERM HUP && exec tee "$log") &
   wait $! || true
   status=$(cat "$log.status")
   rm -f "$log.status"
