@@ -35,7 +35,7 @@ wrong_call() {
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # The comment block at the top of a script, from its second line on, is its usage text.
-usage() { sed -n '2,/^[^#]/{/^#/!d;s/^# \{0,1\}//;p}' "$1"; }
+usage() { awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$1"; }
 
 # --- Paths that depend on who runs this -----------------------------------------------------
 

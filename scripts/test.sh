@@ -45,8 +45,12 @@ stop_fake_sheets() {
 
 # Runs at every end, also when a stage was interrupted; a second call finds nothing to do.
 cleanup() {
-  local group
-  for group in $(jobs -p); do kill -TERM -- "-$group" 2>/dev/null || true; done
+  local group end=$((SECONDS + 30))
+  for group in $(jobs -p); do
+    kill -TERM -- "-$group" 2>/dev/null || true
+    while kill -0 -- "-$group" 2>/dev/null && [ "$SECONDS" -lt "$end" ]; do sleep 0.1; done
+    kill -KILL -- "-$group" 2>/dev/null || true
+  done
   stop_fake_sheets
   if [ "$STARTED_PG" = 1 ]; then STARTED_PG=0 && scripts/down.sh --only postgres; fi
   if [ "$STARTED_KAFKA" = 1 ]; then STARTED_KAFKA=0 && scripts/down.sh --only kafka; fi
@@ -68,7 +72,8 @@ stage() {
   local log="$LOGS/$name.log"
   shift
   echo "=== $name"
-  { "$@" 2>&1 && echo 0 >"$log.status" || echo 1 >"$log.status"; } | tee "$log" &
+  # tee outlives a signal to the group: what still has to tidy up must not die of a broken pipe.
+  { "$@" 2>&1 && echo 0 >"$log.status" || echo 1 >"$log.status"; } | (trap '' INT TERM HUP && exec tee "$log") &
   wait $! || true
   status=$(cat "$log.status")
   rm -f "$log.status"
@@ -140,10 +145,6 @@ compose_file() {
   fi
 }
 
-services() {
-  scripts/up.sh
-}
-
 conformance() {
   local out="$LOGS/fake-sheets.out" end pid url
   cargo build --locked --package fake-sheets --bin fake-sheets || return
@@ -166,18 +167,31 @@ conformance() {
   return $status
 }
 
-began=$SECONDS
-stage setup scripts/setup.sh || die 'the machine is not ready; see above'
+# The sum of all stages, as the last line. Services go first, so that nothing is printed after it.
+finish() {
+  cleanup
+  printf '\n%s\nall stages: %s s\n' "$SUMMARY" $((SECONDS - BEGAN))
+  echo "$PASSED passed, $FAILED failed"
+  [ "$FAILED" -eq 0 ] || exit 1
+  exit 0
+}
+# Without this stage the others would only repeat its failure.
+needed() {
+  "$@" || finish
+}
+
+BEGAN=$SECONDS
+needed stage setup scripts/setup.sh
 find_cargo
 stage python-packages python_packages || true
 stage scripts-parse scripts_parse || true
 stage scripts-behave tests/scripts/services.sh || true
 stage compose-file compose_file || true
-stage format cargo fmt --all --check || true
+stage format cargo fmt --all --check -- --color=never || true
 
 pg_is_external || pg_running || STARTED_PG=1
 kafka_is_external || kafka_running || STARTED_KAFKA=1
-stage services services || die 'the tests need PostgreSQL and Kafka; see above'
+needed stage services scripts/up.sh
 load_env
 export PG_DSN_RW KAFKA_BROKERS
 # Only the scripts know this one; the program calls unknown KYLO_* variables an error.
@@ -198,7 +212,4 @@ else
   SUMMARY+='licences               skipped: cargo-deny is not installed'$'\n'
 fi
 
-cleanup
-printf '\n%s\nall stages: %s s\n' "$SUMMARY" $((SECONDS - began))
-echo "$PASSED passed, $FAILED failed"
-[ "$FAILED" -eq 0 ]
+finish

@@ -8,7 +8,7 @@ set -uo pipefail
 
 case ${1:-} in
   -h | --help)
-    sed -n '2,/^[^#]/{/^#/!d;s/^# \{0,1\}//;p}' "$0"
+    awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0"
     exit 0
     ;;
 esac
