@@ -1,1 +1,2 @@
 //! Wiring, supervision, shutdown: the only place that builds adapters.
+pub mod demo;
