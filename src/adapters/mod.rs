@@ -1,1 +1,3 @@
 //! The edge. Each adapter owns its foreign types and knows no rule.
+
+pub mod sheets;
