@@ -273,3 +273,18 @@ impl Drop for Permit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_asks_at_most_about_twice_a_second_and_at_least_every_three_seconds() {
+        let pool = sqlx::postgres::PgPoolOptions::new().connect_lazy("postgres://nobody@127.0.0.1:1/nothing").unwrap();
+        let budget = Budget::new(pool, "kylo@example.test", 60, 60);
+        for free_in in [Duration::ZERO, Duration::from_millis(3), Duration::from_secs(1), Duration::from_secs(250)] {
+            let wait = budget.pause_before_asking(free_in);
+            assert!(wait >= Duration::from_millis(500) && wait <= Duration::from_secs(3), "{wait:?}");
+        }
+    }
+}
