@@ -1,6 +1,7 @@
 //! Statements against the control database, one file per table or concern. Tables are always written `control.<table>`.
 
 pub mod admin;
+pub mod budget;
 pub mod company_config;
 pub mod dead_letters;
 pub mod held;
