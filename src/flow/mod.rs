@@ -1,5 +1,6 @@
 //! The story. Read top to bottom: messages come in, are routed, ingested, promoted, and posted.
 
 pub mod decode;
+pub mod ingest;
 pub mod routing;
 pub mod work;
