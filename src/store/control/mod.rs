@@ -1,3 +1,4 @@
 //! Statements against the control database, one file per table or concern. Tables are always written `control.<table>`.
 
 pub mod company_config;
+pub mod dead_letters;
