@@ -23,6 +23,8 @@ use crate::store::company::transactions::{StoredTxn, TxnWrite};
 /// A message, or what is left of it after rows that the database rejects were set aside.
 #[derive(Clone, Debug)]
 pub(super) struct Piece<'a> {
+    /// Place of the work among those handed in.
+    pub(super) index: usize,
     pub(super) work: &'a TxnsWork,
     pub(super) rows: Vec<&'a Row>,
     pub(super) signature: BatchSignature,
@@ -66,7 +68,6 @@ pub(super) struct Folded<'a> {
 
 struct Entry<'a> {
     write: LedgerWrite<'a>,
-    stored: bool,
     dirty: bool,
 }
 
@@ -92,7 +93,7 @@ impl<'a> Fold<'a> {
             if let (Some(at), Some(row)) = (places.get(piece.company()), known.get(&(piece.company(), piece.hex.as_str()))) {
                 entries.entry((*at, piece.signature)).or_insert_with(|| Entry {
                     write: LedgerWrite { batch_id: &row.batch_id, as_of: row.as_of, seq: row.seq, deliveries: 0, ..ledger_write(piece) },
-                    stored: true,
+
                     dirty: false,
                 });
             }
@@ -205,7 +206,7 @@ impl<'a> Fold<'a> {
         }
         let entry = self.ledger.entry((at, piece.signature)).or_insert_with(|| Entry {
             write: LedgerWrite { seq, ..ledger_write(piece) },
-            stored: false,
+
             dirty: true,
         });
         if as_of >= entry.write.as_of {
