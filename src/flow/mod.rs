@@ -3,6 +3,7 @@
 pub mod decode;
 pub mod offsets;
 pub mod publish_format;
+pub mod ingest;
 pub mod routing;
 pub mod source;
 pub mod work;

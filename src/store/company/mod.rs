@@ -2,3 +2,10 @@
 //! [`super::pools::Pools::begin`], chooses the schema.
 
 pub mod status;
+pub mod books;
+pub mod matched;
+pub mod pending;
+pub mod rules;
+pub mod schema;
+pub mod state;
+pub mod transactions;
