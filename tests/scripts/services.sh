@@ -28,6 +28,7 @@ for clone in "$A" "$B"; do
 done
 
 in_clone() { (cd "$1" && shift && bash -c '. scripts/lib.sh; "$@"' _ "$@"); }
+PSQL=$(in_clone "$A" psql_bin)
 HELPERS=()
 cleanup() {
   local clone
@@ -43,7 +44,7 @@ trap 'exit 143' INT TERM HUP
 
 up() { "$1/scripts/up.sh" "${@:2}" 2>"$1/said"; }
 down() { "$1/scripts/down.sh" "${@:2}" 2>"$1/said"; }
-sql() { (. "$1/.local/env" && psql -XAtq "$PG_DSN_RW" -c "$2"); }
+sql() { (. "$1/.local/env" && "$PSQL" -XAtq "$PG_DSN_RW" -c "$2"); }
 dsn() { (. "$1/.local/env" && echo "$PG_DSN_RW"); }
 brokers() { (. "$1/.local/env" && echo "$KAFKA_BROKERS"); }
 pids() { echo "$(in_clone "$1" pg_pid) $(in_clone "$1" kafka_pid)"; }
@@ -89,7 +90,7 @@ both_answer_after_the_first_start_and_the_password_is_private() {
   sql "$A" 'create table kept(n int); insert into kept values (7)' || return 1
   [ "$(stat -c %a "$A/.local/env")" = 600 ] || return 1
   # A wrong password is refused: loopback alone opens nothing.
-  ! psql -XAtq "$(dsn "$A" | sed 's/:[0-9a-f]*@/:wrong@/')" -c 'select 1' 2>/dev/null
+  ! "$PSQL" -XAtq "$(dsn "$A" | sed 's/:[0-9a-f]*@/:wrong@/')" -c 'select 1' 2>/dev/null
 }
 
 a_second_start_changes_nothing() {
