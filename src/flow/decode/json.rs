@@ -105,6 +105,14 @@ pub(in crate::flow) fn number(raw: &RawValue) -> Option<&str> {
     Some(raw.get()).filter(|text| text.starts_with(|c: char| c == '-' || c.is_ascii_digit()))
 }
 
+/// The digits (and sign) of a JSON number that is whole; `2.0` is, as JSON Schema has it.
+pub(in crate::flow) fn whole(raw: &RawValue) -> Option<&str> {
+    let text = number(raw)?;
+    let (digits, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_whole = fraction.bytes().all(|b| b == b'0') && digits.bytes().skip(1).all(|b| b.is_ascii_digit());
+    is_whole.then_some(digits)
+}
+
 struct ObjectSeed<const N: usize> {
     names: &'static [&'static str; N],
     list: Option<(usize, usize)>,
