@@ -11,8 +11,7 @@ use crate::domain::ids::{BatchId, CompanyId};
 use crate::flow::decode::MAX_ROWS;
 use crate::flow::decode::json::{self, List, Object};
 
-const FIELDS: [&str; 9] =
-    ["event_type", "version", "batch_id", "company_id", "created_at", "transactions", "meta", "ingest_batch_id", "routing"];
+const FIELDS: [&str; 9] = ["event_type", "version", "batch_id", "company_id", "created_at", "transactions", "meta", "ingest_batch_id", "routing"];
 const EVENT_TYPE: usize = 0;
 const VERSION: usize = 1;
 const BATCH_ID: usize = 2;
@@ -57,8 +56,7 @@ pub(super) fn documents(input: &str) -> Result<Vec<&str>, InputError> {
 /// The batches of a document, and the rows that belong to none.
 pub(super) fn batches(text: &str, number: usize) -> Result<(Vec<Batch<'_>>, Vec<Reject>), String> {
     let shape = "give the webhook's payload ({\"transactions\": [..]}) or a TXNS_BATCH";
-    let document: Document<'_> =
-        json::object(text, &FIELDS, Some((TRANSACTIONS, usize::MAX))).map_err(|_| format!("not a JSON object: {shape}"))?;
+    let document: Document<'_> = json::object(text, &FIELDS, Some((TRANSACTIONS, usize::MAX))).map_err(|_| format!("not a JSON object: {shape}"))?;
     if let Some(name) = document.duplicate {
         return Err(format!("the field {name} stands there twice"));
     }
@@ -122,9 +120,7 @@ fn company_of(raw: &RawValue) -> Result<(CompanyId, Cow<'_, str>), String> {
     let value = fields.get(0).ok_or("the row names no company: give it company_id")?;
     let (company, text) = match json::text(value) {
         Ok(company) => (company, Cow::Borrowed(raw.get())),
-        Err(_) if value.get().bytes().all(|b| b.is_ascii_digit()) => {
-            (Cow::Borrowed(value.get()), Cow::Owned(without_company(raw.get())))
-        }
+        Err(_) if value.get().bytes().all(|b| b.is_ascii_digit()) => (Cow::Borrowed(value.get()), Cow::Owned(without_company(raw.get()))),
         Err(_) => return Err("the row's company_id must be text".to_owned()),
     };
     CompanyId::parse(&company).map(|company| (company, text)).map_err(|e| format!("the row's company_id {e}"))
