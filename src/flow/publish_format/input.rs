@@ -9,7 +9,7 @@ use super::{InputError, Reject};
 use crate::domain::date;
 use crate::domain::ids::{BatchId, CompanyId};
 use crate::flow::decode::MAX_ROWS;
-use crate::flow::decode::json::{self, List, Object};
+use crate::flow::decode::json::{self, Json, List, Object};
 
 const FIELDS: [&str; 9] = ["event_type", "version", "batch_id", "company_id", "created_at", "transactions", "meta", "ingest_batch_id", "routing"];
 const EVENT_TYPE: usize = 0;
@@ -28,7 +28,7 @@ pub(super) struct Batch<'a> {
     pub company_id: CompanyId,
     pub batch_id: Option<String>,
     pub created_at: Option<String>,
-    pub meta: Option<&'a RawValue>,
+    pub meta: Option<&'a str>,
     pub rows: Vec<InputRow<'a>>,
 }
 
@@ -76,7 +76,7 @@ fn one_batch<'a>(document: &Document<'a>, rows: &[&'a RawValue]) -> Result<Batch
     if field(document, EVENT_TYPE)?.as_deref() != Some("TXNS_BATCH") {
         return Err("event_type is not TXNS_BATCH: `publish txns` sends nothing else".to_owned());
     }
-    if !matches!(document.get(VERSION).map(RawValue::get), None | Some("1" | "2")) {
+    if !matches!(document.get(VERSION).map(Json::get), None | Some("1" | "2")) {
         return Err("version must be 1 or 2".to_owned());
     }
     let company = field(document, COMPANY_ID)?.ok_or("company_id is missing")?;
@@ -84,7 +84,7 @@ fn one_batch<'a>(document: &Document<'a>, rows: &[&'a RawValue]) -> Result<Batch
         company_id: CompanyId::parse(&company).map_err(|e| format!("company_id {e}"))?,
         batch_id: batch_id(document)?,
         created_at: created_at(document)?,
-        meta: document.get(META),
+        meta: document.get(META).map(Json::get),
         rows: rows.iter().enumerate().map(|(index, raw)| InputRow { index, text: Cow::Borrowed(raw.get()) }).collect(),
     })
 }
