@@ -1,1 +1,4 @@
 //! The edge. Each adapter owns its foreign types and knows no rule.
+
+pub mod http;
+pub mod sheets;

@@ -3,12 +3,14 @@
 //! Made by `flow::decode` alone (through the constructors here, the only way in), read by ingest, promote and the dead
 //! letters. What must never happen: a row in here with a blank id, with U+0000, or twice under one transaction id.
 
+use std::fmt;
+
 use chrono::{DateTime, NaiveDate, Utc};
 
 use super::ids::{BatchId, BatchSignature, CompanyId, TxnUid};
 use super::money::{Cents, Currency};
 
-pub use assemble::{Assembled, Candidate, RowIdentity, RowInput};
+pub use assemble::{Assembled, Candidate, RowInput, identities};
 
 mod assemble;
 
@@ -65,8 +67,8 @@ impl TxnsBatch {
     }
 }
 
-/// One transaction as a batch states it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One transaction as a batch states it. Its `Debug` form hides what may not be logged.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Row {
     /// Place in the message's `transactions`, from 0.
     pub index: usize,
@@ -95,8 +97,8 @@ pub struct Row {
     sealed: Sealed,
 }
 
-/// A row that cannot be applied, on its way to the dead letters.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A row that cannot be applied, on its way to the dead letters. Its `Debug` form hides what may not be logged.
+#[derive(Clone, PartialEq, Eq)]
 pub struct BadRow {
     /// Place in the message's `transactions`, from 0.
     pub index: usize,
@@ -125,6 +127,18 @@ impl BadRowReason {
     #[must_use]
     pub fn new(class: BadRowClass, text: impl Into<String>) -> Self {
         Self { class, text: text.into() }
+    }
+}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Row").field("index", &self.index).field("uid", &self.uid).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for BadRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BadRow").field("pointer", &self.pointer).field("reason", &self.reason).finish_non_exhaustive()
     }
 }
 

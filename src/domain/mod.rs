@@ -6,5 +6,7 @@ pub mod date;
 pub mod ids;
 pub mod message;
 pub mod money;
+pub mod rules;
 pub mod sheet;
 pub mod text;
+pub mod triage;

@@ -12,10 +12,10 @@ use crate::domain::message::{BadRow, PromoteRequest, TxnsBatch};
 pub use poison::{Poison, PoisonClass};
 
 mod head;
-mod json;
+pub(super) mod json;
 mod poison;
 mod promote;
-mod row;
+pub(super) mod row;
 mod txns;
 
 /// The largest payload that is looked at, in bytes. Brokers allow 1 MiB by default.

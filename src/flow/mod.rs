@@ -5,6 +5,8 @@ pub mod decode;
 pub mod hold;
 pub mod lanes;
 pub mod offsets;
+pub mod publish_format;
+pub mod ingest;
 pub mod routing;
 pub mod source;
 pub mod work;

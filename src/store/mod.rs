@@ -4,4 +4,5 @@
 pub mod control;
 pub mod company;
 pub mod error;
+pub mod migrate;
 pub mod pools;

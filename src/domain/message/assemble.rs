@@ -4,6 +4,7 @@
 //! the same transactions and the same signature.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use chrono::NaiveDate;
 
@@ -12,8 +13,8 @@ use crate::domain::ids::{CompanyId, RowFacts, TxnKey, TxnUid, batch_signature, t
 use crate::domain::money::{Cents, Currency};
 use crate::domain::text::normalise;
 
-/// One row as read, before its place among the others is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One row as read, before its place among the others is known. Its `Debug` form hides what may not be logged.
+#[derive(Clone, PartialEq, Eq)]
 pub struct RowInput {
     /// The producer's id.
     pub id: Option<String>,
@@ -84,17 +85,19 @@ impl RowInput {
     }
 }
 
+impl fmt::Debug for RowInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RowInput").field("id", &self.id).field("date", &self.date).finish_non_exhaustive()
+    }
+}
+
 /// What rows without id are counted by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RowIdentity<'a> {
-    /// Business date.
-    pub date: NaiveDate,
-    /// Amount.
-    pub cents: Cents,
-    /// Currency of the amount.
-    pub currency: Currency,
-    /// The bank's text.
-    pub description: &'a str,
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct RowIdentity<'a> {
+    date: NaiveDate,
+    cents: Cents,
+    currency: Currency,
+    description: &'a str,
 }
 
 /// One element of a message's `transactions`.
@@ -203,6 +206,20 @@ fn number(candidates: &mut [Candidate]) {
             input.occurrence = occurrence;
         }
     }
+}
+
+/// The number and, where the row is good by itself, the transaction of each candidate, as a whole batch of them would
+/// give them: for whoever splits a batch and must write `occurrence` first.
+#[must_use]
+pub fn identities(company: &CompanyId, mut candidates: Vec<Candidate>) -> Vec<(Option<u32>, Option<TxnUid>)> {
+    candidates.iter_mut().for_each(tidy);
+    number(&mut candidates);
+    let identify = |candidate: Candidate| {
+        let occurrence = candidate.input.as_ref().and_then(|input| input.occurrence);
+        let input = candidate.input.filter(|_| candidate.bad.is_none());
+        (occurrence, input.map(|input| Row::identified(company, candidate.index, input).uid))
+    };
+    candidates.into_iter().map(identify).collect()
 }
 
 struct SetAside {

@@ -151,7 +151,7 @@ pub(super) fn common(
     let company_id = company_id(head)?;
     check_key(&company_id, envelope, message)?;
     let created_at_text = required_text(head, CREATED_AT)?.into_owned();
-    let created_at = created_at(&created_at_text, version)?;
+    let created_at = created_at(&created_at_text, version == 1 && is_originals(head))?;
     if created_at > now + MAX_CLOCK_AHEAD {
         let ahead = (created_at - now).num_seconds();
         let reason = format!("created_at lies {ahead} s ahead of this worker's clock: set the producer's clock, then replay");
@@ -190,11 +190,10 @@ fn version(head: &Head<'_>, expected: &Expected) -> Result<u8, Poison> {
     let Some(raw) = head.get(VERSION) else {
         return if is_originals(head) { Ok(1) } else { Err(missing(VERSION)) };
     };
-    let digits = raw.get().strip_prefix('-').unwrap_or(raw.get());
-    if !digits.bytes().all(|b| b.is_ascii_digit()) {
+    let Some(digits) = json::whole(raw) else {
         return Err(Poison::at(PoisonClass::WrongShape, "version", "version must be a whole number"));
-    }
-    let known = raw.get().parse().ok().filter(|version| expected.versions.contains(version));
+    };
+    let known = digits.parse().ok().filter(|version| expected.versions.contains(version));
     known.ok_or_else(|| {
         let reason = format!("this version of {} is not known here: update Kylo, then replay", expected.event_type);
         Poison::at(PoisonClass::UnknownVersion, "version", reason)
@@ -226,8 +225,8 @@ fn check_key(company: &CompanyId, envelope: Option<&Envelope>, message: &RawMess
 }
 
 /// The original wrote UTC and sometimes left the offset out; ours must say it.
-fn created_at(text: &str, version: u8) -> Result<DateTime<Utc>, Poison> {
-    date::instant(text).or_else(|e| if version == 1 { date::instant(&format!("{text}Z")) } else { Err(e) }).map_err(|_| {
+fn created_at(text: &str, is_originals: bool) -> Result<DateTime<Utc>, Poison> {
+    date::instant(text).or_else(|e| if is_originals { date::instant(&format!("{text}Z")) } else { Err(e) }).map_err(|_| {
         let reason = "created_at must be RFC 3339 with offset, like 2025-08-26T12:00:00Z";
         Poison::at(PoisonClass::WrongShape, "created_at", reason)
     })

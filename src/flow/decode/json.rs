@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_json::value::RawValue;
 
 /// The values of an object's known fields, by the place of their name.
-pub(super) struct Object<'a, const N: usize> {
+pub(in crate::flow) struct Object<'a, const N: usize> {
     values: [Option<&'a RawValue>; N],
     /// The elements of the field that was to be read as a list.
     pub list: Option<List<'a>>,
@@ -21,7 +21,7 @@ pub(super) struct Object<'a, const N: usize> {
 }
 
 /// A field that should hold a list.
-pub(super) enum List<'a> {
+pub(in crate::flow) enum List<'a> {
     /// Its elements, of which no more than the limit are kept, and their number.
     Elements(Vec<&'a RawValue>, usize),
     /// It holds something else.
@@ -41,7 +41,7 @@ impl<'a, const N: usize> Object<'a, N> {
 }
 
 /// Reads an object. `list` is the place of a field whose elements are wanted one by one, and the most to keep.
-pub(super) fn object<'a, const N: usize>(
+pub(in crate::flow) fn object<'a, const N: usize>(
     text: &'a str,
     names: &'static [&'static str; N],
     list: Option<(usize, usize)>,
@@ -52,14 +52,39 @@ pub(super) fn object<'a, const N: usize>(
     Ok(object)
 }
 
+/// An object's fields as they stand there, in order, names unescaped; `None` = not an object of valid names.
+pub(in crate::flow) fn entries(text: &str) -> Option<Vec<(String, &RawValue)>> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let entries = reader.deserialize_map(Entries).ok()?;
+    reader.end().ok().map(|()| entries)
+}
+
+struct Entries;
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = Vec<(String, &'de RawValue)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+}
+
 /// Whether the text is one JSON value, whatever it says.
-pub(super) fn is_json(text: &str) -> bool {
+pub(in crate::flow) fn is_json(text: &str) -> bool {
     serde_json::from_str::<&RawValue>(text).is_ok()
 }
 
 /// Why a value is not a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotText {
+pub(in crate::flow) enum NotText {
     /// It is a number, list, ...
     OtherType,
     /// It holds half of a surrogate pair.
@@ -67,7 +92,7 @@ pub(super) enum NotText {
 }
 
 /// The text of a JSON string.
-pub(super) fn text(raw: &RawValue) -> Result<Cow<'_, str>, NotText> {
+pub(in crate::flow) fn text(raw: &RawValue) -> Result<Cow<'_, str>, NotText> {
     let inner = raw.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or(NotText::OtherType)?;
     if inner.contains('\\') {
         return serde_json::from_str(raw.get()).map(Cow::Owned).map_err(|_| NotText::Broken);
@@ -76,8 +101,16 @@ pub(super) fn text(raw: &RawValue) -> Result<Cow<'_, str>, NotText> {
 }
 
 /// The text of a JSON number.
-pub(super) fn number(raw: &RawValue) -> Option<&str> {
+pub(in crate::flow) fn number(raw: &RawValue) -> Option<&str> {
     Some(raw.get()).filter(|text| text.starts_with(|c: char| c == '-' || c.is_ascii_digit()))
+}
+
+/// The digits (and sign) of a JSON number that is whole; `2.0` is, as JSON Schema has it.
+pub(in crate::flow) fn whole(raw: &RawValue) -> Option<&str> {
+    let text = number(raw)?;
+    let (digits, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_whole = fraction.bytes().all(|b| b == b'0') && digits.bytes().skip(1).all(|b| b.is_ascii_digit());
+    is_whole.then_some(digits)
 }
 
 struct ObjectSeed<const N: usize> {

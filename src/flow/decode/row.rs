@@ -27,10 +27,10 @@ type Fields<'a> = Object<'a, 10>;
 type Read<T> = Result<T, BadRowReason>;
 
 /// Reads a row; also answers how many of its fields are unknown.
-pub(super) fn read(index: usize, raw: &RawValue, company: &CompanyId) -> (Candidate, u32) {
-    let fields = match json::object(raw.get(), &FIELDS, None) {
+pub(in crate::flow) fn read(index: usize, row: &str, company: &CompanyId) -> (Candidate, u32) {
+    let fields = match json::object(row, &FIELDS, None) {
         Ok(fields) => fields,
-        Err(_) if raw.get().starts_with('{') => {
+        Err(_) if row.starts_with('{') => {
             let reason = bad(BadRowClass::BadText, "a field name holds half of a surrogate pair: send valid Unicode");
             return (Candidate::bad(index, reason, None), 0);
         }
@@ -53,8 +53,9 @@ fn candidate(index: usize, fields: &Fields<'_>, company: &CompanyId) -> Candidat
     match (company_of(fields, company), id, facts, occurrence, Rest::read(fields)) {
         (Ok(()), Ok(id), Ok(facts), Ok(occurrence), Ok(rest)) => Candidate::good(index, facts.into_input(id, occurrence, rest)),
         (company, id, facts, occurrence, rest) => {
+            let is_anothers = company.as_ref().is_err_and(|reason| reason.class == BadRowClass::CompanyMismatch);
             let has_no_id = matches!(id, Ok(None));
-            let claim = facts.as_ref().ok().filter(|_| has_no_id).cloned();
+            let claim = facts.as_ref().ok().filter(|_| has_no_id && !is_anothers).cloned();
             let claim = claim.map(|facts| facts.into_input(None, occurrence.clone().unwrap_or(None), Rest::default()));
             let first = company.err().or(id.err()).or(facts.err()).or(occurrence.err()).or(rest.err());
             let reason = first.unwrap_or_else(|| bad(BadRowClass::WrongType, "the row could not be read"));
@@ -156,7 +157,7 @@ fn currency(fields: &Fields<'_>) -> Read<Currency> {
 
 fn occurrence(fields: &Fields<'_>) -> Read<Option<u32>> {
     let Some(raw) = fields.get(OCCURRENCE) else { return Ok(None) };
-    let n = raw.get().parse().ok().filter(|n| *n > 0);
+    let n = json::whole(raw).and_then(|digits| digits.parse().ok()).filter(|n| *n > 0);
     n.map(Some).ok_or_else(|| bad(BadRowClass::BadOccurrence, "occurrence must be a whole number from 1"))
 }
 

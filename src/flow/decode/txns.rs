@@ -29,7 +29,7 @@ fn batch(head: &Head<'_>, envelope: Option<&Envelope>, common: Common) -> Result
     let mut unknown_fields = common.unknown_fields.saturating_add(not_of_this_version(head, common.version));
     let mut candidates = Vec::with_capacity(rows.len());
     for (index, raw) in rows.iter().enumerate() {
-        let (candidate, unknown) = row::read(index, raw, &batch_head.company_id);
+        let (candidate, unknown) = row::read(index, raw.get(), &batch_head.company_id);
         unknown_fields = unknown_fields.saturating_add(unknown);
         candidates.push(candidate);
     }

@@ -1,2 +1,11 @@
 //! Statements against a company schema, one file per table or concern. Tables are unqualified: the transaction's search_path, set by
 //! [`super::pools::Pools::begin`], chooses the schema.
+
+pub mod status;
+pub mod books;
+pub mod matched;
+pub mod pending;
+pub mod rules;
+pub mod schema;
+pub mod state;
+pub mod transactions;

@@ -1,6 +1,6 @@
 //! `control.company_config` and who is bound to which tab.
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use crate::domain::company::{Bound, CompanyRow};
 
@@ -9,12 +9,20 @@ use crate::domain::company::{Bound, CompanyRow};
 /// # Errors
 /// The database's.
 pub async fn load(pool: &PgPool) -> Result<Vec<CompanyRow>, sqlx::Error> {
+    load_in(&mut *pool.acquire().await?).await
+}
+
+/// The same on a connection of the caller's.
+///
+/// # Errors
+/// The database's.
+pub async fn load_in(connection: &mut PgConnection) -> Result<Vec<CompanyRow>, sqlx::Error> {
     sqlx::query_as!(
         CompanyRow,
         r#"SELECT company_id, db_dsn_rw, db_schema, spreadsheet_id, tab_pending, tab_active, xmin::text::bigint AS "version!"
            FROM control.company_config"#
     )
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await
 }
 

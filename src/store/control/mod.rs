@@ -1,7 +1,11 @@
 //! Statements against the control database, one file per table or concern. Tables are always written `control.<table>`.
 
+pub mod admin;
+pub mod budget;
 pub mod company_config;
 pub mod dead_letters;
 pub mod held;
 pub mod poison;
+pub mod status;
 pub mod trouble;
+pub mod workers;

@@ -1,0 +1,57 @@
+//! The signal to the posters that companies' tabs are due. A convenience: posters also look by themselves.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sqlx::PgPool;
+
+/// The channel that posters listen on, in the control database; the payload is a company id.
+pub const CHANNEL: &str = "kylo_due";
+
+/// Rings for companies without making anybody wait: at most one call is under way, what comes meanwhile is merged into the next.
+#[derive(Clone, Debug)]
+pub struct DueBell {
+    control: PgPool,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    companies: BTreeSet<String>,
+    ringing: bool,
+}
+
+impl DueBell {
+    pub fn new(control: PgPool) -> Self {
+        Self { control, waiting: Arc::default() }
+    }
+
+    /// Rings soon, best effort. Needs a running tokio runtime.
+    pub fn ring<'a>(&self, companies: impl IntoIterator<Item = &'a str>) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.companies.extend(companies.into_iter().map(str::to_owned));
+        if !waiting.ringing && !waiting.companies.is_empty() {
+            waiting.ringing = true;
+            tokio::spawn(self.clone().drain());
+        }
+    }
+
+    async fn drain(self) {
+        loop {
+            let companies: Vec<_> = {
+                let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                if waiting.companies.is_empty() {
+                    waiting.ringing = false;
+                    return;
+                }
+                std::mem::take(&mut waiting.companies).into_iter().collect()
+            };
+            let rung = sqlx::query!("SELECT pg_notify($1, k.company_id) FROM UNNEST($2::text[]) AS k (company_id)", CHANNEL, &companies)
+                .fetch_all(&self.control)
+                .await;
+            if let Err(error) = rung {
+                tracing::debug!(error = crate::store::error::describe(&error), "could not signal that tabs are due; posters will see it by themselves");
+            }
+        }
+    }
+}
