@@ -7,4 +7,5 @@ pub mod ids;
 pub mod message;
 pub mod money;
 pub mod sheet;
+pub mod tab;
 pub mod text;
