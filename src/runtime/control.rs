@@ -43,7 +43,7 @@ pub async fn connect(settings: &Settings, board: &Arc<HealthBoard>, stop: &Cance
                 return Err(ConfigError::one(text, "run `kylo migrate`; `kylo migrate --status` shows what is missing").into());
             }
             Err(error) => {
-                let reason = describe(&error);
+                let reason = error.to_string();
                 board.set(CHECK, Check::failed(reason.clone()));
                 if said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
                     said = Some(Instant::now());
