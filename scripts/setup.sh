@@ -18,6 +18,9 @@ case ${1:-} in
   *) wrong_call "unknown argument '$1'" ;;
 esac
 
+# What a machine without Rust gets: the version the sources were last checked with. The newest one may have
+# lints that nobody has seen yet, and lints are errors in scripts/test.sh.
+RUST_TESTED=1.95.0
 RUST_MIN=$(sed -n 's/^rust-version *= *"\([0-9.]*\)".*/\1/p' "$ROOT/Cargo.toml" | head -n1)
 
 # Is version $1 at least $2?
@@ -112,35 +115,33 @@ install_java() {
   die "no package for Java >= $JAVA_MIN found"
 }
 
-rustup_stable() {
-  rustup toolchain install stable --profile minimal --component clippy --component rustfmt >&2
-  rustup default >/dev/null 2>&1 || rustup default stable >&2
+rustup_toolchain() {
+  rustup toolchain install "$RUST_TESTED" --profile minimal --component clippy --component rustfmt >&2 || return
+  rustup default >/dev/null 2>&1 || rustup default "$RUST_TESTED" >&2 || return
   # A default that is too old stays the default: only this folder is switched.
-  (cd "$ROOT" && rust_is_fine) || rustup override set stable --path "$ROOT" >&2
+  rust_is_fine || rustup override set "$RUST_TESTED" --path "$ROOT" >&2
 }
 
 install_rust() {
-  say "setup: installing Rust (>= $RUST_MIN with clippy and rustfmt)"
-  if ! have rustup; then
-    if ! can_be_root; then
-      # Rust alone needs no root rights: rustup installs into the home folder.
-      :
-    elif [ -n "$(candidate rustup)" ]; then
+  say "setup: installing Rust $RUST_TESTED with clippy and rustfmt"
+  # Rust needs no root rights: without them, rustup installs itself into the home folder.
+  if ! have rustup && can_be_root; then
+    if [ -n "$(candidate rustup)" ]; then
       install rustup
     elif at_least "$(candidate cargo | sed 's/^[0-9]*://;s/[^0-9.].*//')" "$RUST_MIN"; then
       install cargo rustc rust-clippy rustfmt
       return
     fi
-    if ! have rustup; then
-      have curl || die 'curl is missing and there are no root rights to install it'
-      curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
-        sh -s -- -y -q --profile minimal --component clippy --component rustfmt >&2 ||
-        die "Rust could not be installed with rustup: check the network, or install Rust >= $RUST_MIN with clippy and rustfmt yourself"
-      find_cargo
-      return
-    fi
   fi
-  rustup_stable
+  if have rustup; then
+    rustup_toolchain
+  else
+    have curl || die 'curl is missing and there are no root rights to install it'
+    curl --proto '=https' --tlsv1.2 -sSf https://static.rust-lang.org/rustup/rustup-init.sh |
+      RUSTUP_INIT_SKIP_PATH_CHECK=yes sh -s -- -y -q --profile minimal \
+        --default-toolchain "$RUST_TESTED" --component clippy --component rustfmt >&2 || return
+    find_cargo
+  fi
 }
 
 plain=()
@@ -154,7 +155,7 @@ done
 case " ${missing[*]:-} " in *' java '*) install_java ;; esac
 [ ${#plain[@]} -eq 0 ] || install "${plain[@]}"
 case " ${missing[*]:-} " in *' postgresql '*) install_postgresql ;; esac
-rust_is_fine || install_rust
+rust_is_fine || install_rust || die "Rust could not be installed: check the network, or install Rust >= $RUST_MIN with clippy and rustfmt yourself"
 
 [ -n "$(pg_bin)" ] || die "PostgreSQL is installed, but no version >= $PG_MIN was found in /usr/lib/postgresql or PATH"
 [ -n "$(java_bin)" ] || die "Java is installed, but no version >= $JAVA_MIN was found in JAVA_HOME, PATH or /usr/lib/jvm"

@@ -64,6 +64,7 @@ pub mod adapters;
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod faults;
 pub mod flow;
 pub mod ports;
 pub mod runtime;

@@ -2,6 +2,8 @@
 //!
 //! To accept a changed snapshot after reading the difference: `INSTA_UPDATE=always cargo test --test contracts`.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 #[path = "contracts/examples.rs"]
 mod examples;
 #[path = "contracts/schemas.rs"]

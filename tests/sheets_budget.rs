@@ -3,6 +3,8 @@
 //! Needs a Postgres server: `PG_DSN_RW` in the environment or in `.local/env` (scripts/up.sh writes it). The window is shortened, all else is as in
 //! production; a second process is a second [`Budget`] with a pool of its own.
 
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a failing helper fails its test")]
+
 #[path = "support/database.rs"]
 mod database;
 

@@ -143,7 +143,7 @@ impl FromStr for BatchSignature {
 }
 
 /// A transaction: the same wherever and whenever it is computed from the same facts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct TxnUid(pub Uuid);
 
 impl fmt::Display for TxnUid {

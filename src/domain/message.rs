@@ -35,7 +35,6 @@ pub struct BatchHead {
 
 /// A batch of transactions of one company.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::manual_non_exhaustive, reason = "sealed inside the crate as well, which non_exhaustive is not")]
 pub struct TxnsBatch {
     /// The producer's name for it.
     pub batch_id: BatchId,
@@ -200,7 +199,6 @@ classes! {
 
 /// A request to promote what is approved.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::manual_non_exhaustive, reason = "sealed inside the crate as well, which non_exhaustive is not")]
 pub struct PromoteRequest {
     /// Whose rules.
     pub company_id: CompanyId,

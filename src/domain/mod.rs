@@ -3,10 +3,13 @@
 pub mod clock;
 pub mod company;
 pub mod date;
+pub mod fence;
 pub mod ids;
 pub mod message;
 pub mod money;
 pub mod rules;
+pub mod plan;
 pub mod sheet;
+pub mod tab;
 pub mod text;
 pub mod triage;

@@ -76,6 +76,9 @@ fn is_whole(whole: &str) -> bool {
 /// # Errors
 /// [`MoneyError`]; also when the text is not a JSON number.
 pub fn parse_number(text: &str) -> Result<Cents, MoneyError> {
+    if let Some(cents) = plain_number(text) {
+        return Ok(cents);
+    }
     let number = Number::split(text).ok_or(MoneyError::Shape)?;
     let Some(point) = number.cents_point() else { return Ok(Cents(0)) };
     if point > 19 {
@@ -84,6 +87,36 @@ pub fn parse_number(text: &str) -> Result<Cents, MoneyError> {
     let whole = sum((0..point.max(0)).map(|i| number.digit(i)))?;
     let round_up = number.settle_fraction(point)?;
     signed(number.negative, whole + u128::from(round_up))
+}
+
+/// The usual number, at once: no exponent, at most two decimals, at most 15 digits before them. `None` = look closer.
+fn plain_number(text: &str) -> Option<Cents> {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits.as_bytes()),
+        None => (false, text.as_bytes()),
+    };
+    let (mut size, mut decimals) = (0_i64, None);
+    if digits.len() > 18 || !digits.first()?.is_ascii_digit() || (digits.len() > 1 && digits[0] == b'0' && digits[1] != b'.') {
+        return None;
+    }
+    for digit in digits {
+        match (digit, decimals) {
+            (b'0'..=b'9', Some(2)) | (b'.', Some(_)) => return None,
+            (b'0'..=b'9', _) => {
+                size = size * 10 + i64::from(digit - b'0');
+                decimals = decimals.map(|n: u8| n + 1);
+            }
+            (b'.', None) => decimals = Some(0),
+            _ => return None,
+        }
+    }
+    let size = match decimals {
+        None => size.checked_mul(100)?,
+        Some(0) => return None,
+        Some(1) => size * 10,
+        Some(_) => size,
+    };
+    Some(Cents(if negative { -size } else { size }))
 }
 
 /// A JSON number taken apart; significant digits are those of `whole` then `fraction`, leading zeros skipped.

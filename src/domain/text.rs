@@ -11,13 +11,24 @@ use unicode_normalization::UnicodeNormalization;
 /// space, and the ends are trimmed. Idempotent. Linear in the length of the text.
 #[must_use]
 pub fn normalise(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
     if text.is_ascii() {
-        // Bank text is nearly always ASCII, where all three Unicode steps together are lower-casing.
-        keep(&mut out, text.bytes().map(|b| char::from(b.to_ascii_lowercase())), |c| c.is_ascii_alphanumeric());
-    } else {
-        keep(&mut out, text.nfkc().default_case_fold().nfkc(), is_kept);
+        return ascii(text);
     }
+    let mut out = String::with_capacity(text.len());
+    keep(&mut out, text.nfkc().default_case_fold().nfkc(), is_kept);
+    out
+}
+
+/// Bank text is nearly always ASCII, where all three Unicode steps together are lower-casing.
+fn ascii(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for word in text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()) {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.push_str(word);
+    }
+    out.make_ascii_lowercase();
     out
 }
 

@@ -1,6 +1,9 @@
 //! The story. Read top to bottom: messages come in, are routed, ingested, promoted, and posted.
 
+pub mod consume;
 pub mod decode;
+pub mod hold;
+pub mod lanes;
 pub mod offsets;
 pub mod publish_format;
 pub mod ingest;

@@ -28,8 +28,18 @@ impl Ticket {
 #[derive(Debug)]
 struct Partition {
     generation: u64,
-    /// Offset and whether it is finished; ascending; the front is always unfinished.
-    in_hand: VecDeque<(i64, bool)>,
+    /// Offset and what became of it; ascending; the front is never finished.
+    in_hand: VecDeque<(i64, State)>,
+    /// How many are open.
+    open: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Will not be finished under this assignment: the position cannot pass it, and nothing waits for it.
+    Abandoned,
+    Finished,
 }
 
 /// The messages in hand of all assigned partitions.
@@ -43,7 +53,7 @@ impl Offsets {
     /// Starts a partition afresh. Tickets of an earlier assignment become stale.
     pub fn assign(&mut self, partition: i32) {
         self.generations += 1;
-        self.partitions.insert(partition, Partition { generation: self.generations, in_hand: VecDeque::new() });
+        self.partitions.insert(partition, Partition { generation: self.generations, in_hand: VecDeque::new(), open: 0 });
     }
 
     /// Forgets a partition. Its tickets become stale.
@@ -59,30 +69,45 @@ impl Offsets {
             self.assign(partition);
         }
         let state = self.partitions.get_mut(&partition)?;
-        state.in_hand.push_back((offset, false));
+        state.in_hand.push_back((offset, State::Open));
+        state.open += 1;
         Some(Ticket { partition, generation: state.generation, offset })
     }
 
     /// Marks a message as finished; gives the new committable position if the head moved. Stale tickets do nothing.
     pub fn finish(&mut self, ticket: Ticket) -> Option<NextOffset> {
-        let state = self.partitions.get_mut(&ticket.partition).filter(|state| state.generation == ticket.generation)?;
-        let place = state.in_hand.binary_search_by_key(&ticket.offset, |(offset, _)| *offset).ok()?;
-        state.in_hand.get_mut(place)?.1 = true;
+        let state = self.settle(ticket, State::Finished)?;
         let mut head = None;
-        while let Some((offset, true)) = state.in_hand.front().copied() {
+        while let Some((offset, State::Finished)) = state.in_hand.front().copied() {
             head = Some(NextOffset::after(offset));
             state.in_hand.pop_front();
         }
         head
     }
 
+    /// Gives a message up under this assignment: whoever gets the partition next gets it again.
+    pub fn abandon(&mut self, ticket: Ticket) {
+        self.settle(ticket, State::Abandoned);
+    }
+
+    fn settle(&mut self, ticket: Ticket, to: State) -> Option<&mut Partition> {
+        let state = self.partitions.get_mut(&ticket.partition).filter(|state| state.generation == ticket.generation)?;
+        let place = state.in_hand.binary_search_by_key(&ticket.offset, |(offset, _)| *offset).ok()?;
+        let message = state.in_hand.get_mut(place)?;
+        if message.1 == State::Open {
+            state.open -= 1;
+        }
+        message.1 = to;
+        Some(state)
+    }
+
     pub fn is_current(&self, ticket: Ticket) -> bool {
         self.partitions.get(&ticket.partition).is_some_and(|state| state.generation == ticket.generation)
     }
 
-    /// Messages of a partition from the first unfinished one on.
+    /// Messages of a partition that are neither finished nor abandoned.
     pub fn in_hand(&self, partition: i32) -> usize {
-        self.partitions.get(&partition).map_or(0, |state| state.in_hand.len())
+        self.partitions.get(&partition).map_or(0, |state| state.open)
     }
 
     pub fn is_assigned(&self, partition: i32) -> bool {
@@ -128,6 +153,17 @@ mod tests {
         assert_eq!(offsets.finish(old), None);
         assert!(!offsets.is_current(old));
         assert_eq!(offsets.finish(new), Some(NextOffset::after(5)));
+    }
+
+    #[test]
+    fn an_abandoned_message_is_waited_for_by_nobody_and_passed_by_nothing() {
+        let mut offsets = Offsets::default();
+        offsets.assign(0);
+        let [a, b] = [1, 2].map(|offset| offsets.begin(0, offset).unwrap());
+        offsets.abandon(a);
+        assert_eq!(offsets.in_hand(0), 1);
+        assert_eq!(offsets.finish(b), None);
+        assert_eq!(offsets.in_hand(0), 0);
     }
 
     #[test]

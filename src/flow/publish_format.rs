@@ -7,7 +7,6 @@
 use std::fmt;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use self::input::Batch;
@@ -120,7 +119,7 @@ fn write(batch: &Batch<'_>, document: usize, options: &Options<'_>, published: &
         batch_id: batch_id.unwrap_or_else(|| content_id(batch)),
         company_id: batch.company_id.clone(),
         created_at: batch.created_at.clone().unwrap_or_else(|| instant_text(options.created_at)),
-        meta: batch.meta.map(RawValue::get),
+        meta: batch.meta,
     };
     let budget = options.max_bytes.saturating_sub(head.payload(&[]).len());
     let (chunks, too_large) = split::chunks(&batch.company_id, &batch.rows, budget);

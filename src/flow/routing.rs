@@ -59,6 +59,16 @@ impl RoutingCache {
         Ok(look_up(&*self.not_older_than(UNKNOWN_PAUSE).await?, company))
     }
 
+    /// One company's routing without waiting: `None` when the view is too old, is being renewed, or does not know the company.
+    pub fn fresh(&self, company: &CompanyId) -> Option<Routing> {
+        let state = self.state.try_read().ok()?;
+        let (at, routes) = state.as_ref()?;
+        if at.elapsed() >= MAX_AGE {
+            return None;
+        }
+        Some(look_up(routes, company)).filter(|routing| !matches!(routing, Routing::Unknown))
+    }
+
     async fn not_older_than(&self, age: Duration) -> Result<Arc<Routes>, sqlx::Error> {
         if let Some((at, routes)) = &*self.state.read().await
             && at.elapsed() < age

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use kylo::domain::ids::{BatchId, CompanyId};
 use kylo::domain::message::{BadRow, Row};
 use kylo::flow::decode::{Counts, Decoded, DecodedPromote, Poison, V1Routing, decode_promote, decode_txns};
 
@@ -46,7 +47,7 @@ fn poison(poison: &Poison) -> Value {
         "class": poison.class.as_str(),
         "pointer": poison.pointer,
         "reason": poison.reason,
-        "company_id": poison.company_id.as_ref().map(|id| id.as_str()),
+        "company_id": poison.company_id.as_ref().map(CompanyId::as_str),
     }})
 }
 
@@ -79,7 +80,7 @@ fn promote(decoded: &Result<DecodedPromote, Poison>) -> Value {
                 "company_id": request.company_id.as_str(),
                 "request_key": request.request_key,
                 "created_at": request.created_at.to_rfc3339(),
-                "request_id": request.request_id.as_ref().map(|id| id.as_str()),
+                "request_id": request.request_id.as_ref().map(BatchId::as_str),
             },
             "counts": counts(*counted),
             "v1_routing": routing(v1_routing.as_ref()),

@@ -52,7 +52,7 @@ fn promote(payload: &Value) -> Result<DecodedPromote, Poison> {
     decode_promote(&example.message(), now())
 }
 
-fn batch_of(row: Value) -> Value {
+fn batch_of(row: &Value) -> Value {
     let mut batch = schema(TXNS)["examples"][0].clone();
     batch["transactions"] = json!([row]);
     batch
@@ -70,7 +70,7 @@ fn is_beyond_a_schema(class: BadRowClass, row: &Value) -> bool {
 }
 
 fn row_verdict(row: &Value) -> Option<BadRowClass> {
-    match txns(&batch_of(row.clone())) {
+    match txns(&batch_of(row)) {
         Ok(Decoded::Batch { bad, .. }) => bad.first().map(|bad| bad.reason.class),
         other => panic!("{row}: {other:?}"),
     }
@@ -165,7 +165,7 @@ fn every_field_of_the_schemas_is_known_to_the_decoder_and_others_are_counted() {
     for field in &row_fields {
         row.as_object_mut().unwrap().entry(field).or_insert(Value::Null);
     }
-    let unknown = |row: &Value| match txns(&batch_of(row.clone())) {
+    let unknown = |row: &Value| match txns(&batch_of(row)) {
         Ok(Decoded::Batch { counts, .. }) => counts.unknown_fields,
         other => panic!("{other:?}"),
     };
@@ -176,7 +176,11 @@ fn every_field_of_the_schemas_is_known_to_the_decoder_and_others_are_counted() {
 
 #[test]
 fn the_schema_lists_exactly_the_currencies_that_are_taken() {
-    let listed: BTreeSet<String> =
-        schema(TXNS)["$defs"]["row"]["properties"]["currency"]["enum"].as_array().unwrap().iter().filter_map(|code| code.as_str().map(str::to_owned)).collect();
+    let listed: BTreeSet<String> = schema(TXNS)["$defs"]["row"]["properties"]["currency"]["enum"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|code| code.as_str().map(str::to_owned))
+        .collect();
     assert_eq!(listed, Currency::all().iter().map(|code| (*code).to_owned()).collect());
 }

@@ -72,7 +72,8 @@ fn batches_get_the_identities_and_signatures_of_the_vectors() {
 fn a_batch_without_good_rows_has_the_signature_of_the_vectors() {
     let vectors = vectors();
     let line = list(&vectors, "/batches").iter().find(|line| line["txn_uids"] == json!([])).unwrap();
-    let payload = br#"{"event_type":"TXNS_BATCH","version":2,"batch_id":"b","company_id":"710","created_at":"2025-08-26T12:00:00Z","transactions":[{}]}"#;
+    let payload =
+        br#"{"event_type":"TXNS_BATCH","version":2,"batch_id":"b","company_id":"710","created_at":"2025-08-26T12:00:00Z","transactions":[{}]}"#;
     let example = Example { name: "x".into(), payload: payload.to_vec() };
     let Ok(Decoded::Batch { batch, .. }) = decode_txns(&example.message(), now()) else { panic!() };
     assert_eq!(batch.signature.to_string(), text(line, "batch_signature"));

@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 
-use crate::domain::sheet::{Applied, MetadataEntry, Observed, ObservedTab, Value};
+use crate::domain::sheet::{Applied, EchoRange, MetadataEntry, Observed, ObservedTab, Value};
 
 /// The `fields` that [`SpreadsheetWire`] needs of a spreadsheet without cells.
 pub(super) const DIRECTORY_FIELDS: &str =
@@ -171,10 +171,10 @@ impl SpreadsheetWire {
 }
 
 impl BatchWire {
-    /// `echoed` = the titles whose cells were asked for.
-    pub(super) fn applied<'a>(self, echoed: impl Iterator<Item = &'a str> + Clone) -> Applied {
+    /// `echoed` = whose cells were asked for.
+    pub(super) fn applied(self, echoed: &[EchoRange]) -> Applied {
         let sheets = self.updated_spreadsheet.map(|spreadsheet| spreadsheet.sheets).unwrap_or_default();
-        let tabs = sheets.into_iter().filter(|sheet| sheet.asked_for(echoed.clone())).map(SheetWire::tab);
+        let tabs = sheets.into_iter().filter(|sheet| sheet.asked_for(echoed.iter().map(|echo| echo.title.as_str()))).map(SheetWire::tab);
         Applied { tabs: tabs.map(|tab| (tab.sheet_id, tab)).collect() }
     }
 }

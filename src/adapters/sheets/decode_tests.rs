@@ -64,13 +64,13 @@ fn a_tab_that_was_not_asked_for_does_not_pass_for_an_empty_one() {
     let tabs = spreadsheet(&sheets).observed(Some(&["T".to_owned(), "Bare".to_owned()])).tabs;
     assert_eq!(tabs.iter().map(|tab| tab.sheet_id).collect::<Vec<_>>(), [1, 3]);
     let batch: BatchWire = serde_json::from_value(json!({"spreadsheetId": "S", "replies": [{}], "updatedSpreadsheet": {"sheets": sheets}})).unwrap();
-    assert_eq!(batch.applied(["T"].into_iter()).tabs.into_keys().collect::<Vec<_>>(), [1]);
+    assert_eq!(batch.applied(&[EchoRange { title: "T".to_owned(), columns: 0 }]).tabs.into_keys().collect::<Vec<_>>(), [1]);
 }
 
 #[test]
 fn a_batch_without_echo_shows_no_tab() {
     let batch: BatchWire = serde_json::from_value(json!({"spreadsheetId": "S"})).unwrap();
-    assert_eq!(batch.applied(std::iter::empty()), Applied::default());
+    assert_eq!(batch.applied(&[]), Applied::default());
 }
 
 #[test]

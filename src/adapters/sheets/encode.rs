@@ -147,7 +147,7 @@ fn add_sheet(request: &Request) -> Result<api::Request, Unsendable> {
         title: Some(title.clone()),
         grid_properties: Some(grid),
         hidden: hidden.then_some(true),
-        tab_color_style: tab_color.map(|rgb| color_style(rgb)),
+        tab_color_style: tab_color.map(color_style),
         ..Default::default()
     };
     Ok(api::Request { add_sheet: Some(api::AddSheetRequest { properties: Some(properties) }), ..Default::default() })

@@ -182,7 +182,7 @@ impl GoogleSheets {
             answer.map_err(|error| classify(&error, head)).and_then(|wire| same(spreadsheet, &wire.spreadsheet_id).map(|()| wire))
         };
         let wire = self.authorised("apply", CallKind::Write, call).await?;
-        Ok(wire.applied(batch.echo.iter().map(|echo| echo.title.as_str())))
+        Ok(wire.applied(&batch.echo))
     }
 
     async fn entry(&self, spreadsheet: &SpreadsheetId, id: i32) -> Result<MetadataEntry, CallError> {

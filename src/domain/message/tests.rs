@@ -59,10 +59,7 @@ fn a_number_that_a_row_claims_is_given_to_no_other() {
 #[test]
 fn mending_a_bad_row_does_not_renumber_its_equals() {
     let reason = BadRowReason::new(BadRowClass::BadText, "memo contains U+0000");
-    let broken = assemble(vec![
-        Candidate::bad(0, reason, Some(row(-500, "COFFEE"))),
-        Candidate::good(1, row(-500, "COFFEE")),
-    ]);
+    let broken = assemble(vec![Candidate::bad(0, reason, Some(row(-500, "COFFEE"))), Candidate::good(1, row(-500, "COFFEE"))]);
     let whole = good(vec![row(-500, "COFFEE"), row(-500, "COFFEE")]);
     assert_eq!(set_aside(&broken), [(0, BadRowClass::BadText, Some(1))]);
     assert_eq!(broken.batch.rows[0].uid, whole.batch.rows[1].uid);
@@ -106,10 +103,7 @@ fn the_same_id_with_different_content_is_set_aside_every_time_it_stands_there() 
 fn one_occurrence_claimed_twice_with_different_content_is_set_aside() {
     let first = RowInput { occurrence: Some(1), ..row(-500, "COFFEE") };
     let second = RowInput { memo: Some("m".into()), ..first.clone() };
-    assert_eq!(
-        set_aside(&good(vec![first, second])),
-        [(0, BadRowClass::DuplicateId, Some(1)), (1, BadRowClass::DuplicateId, Some(1))]
-    );
+    assert_eq!(set_aside(&good(vec![first, second])), [(0, BadRowClass::DuplicateId, Some(1)), (1, BadRowClass::DuplicateId, Some(1))]);
 }
 
 #[test]
@@ -137,11 +131,9 @@ fn a_batch_of_bad_rows_alone_has_a_signature_and_no_rows() {
 
 #[test]
 fn printing_a_batch_for_a_log_shows_no_row_contents() {
-    let secret = RowInput { memo: Some("SECRETMEMO".into()), ..row(-98_765_43, "SECRETTEXT") };
-    let assembled = assemble(vec![
-        Candidate::good(0, secret.clone()),
-        Candidate::bad(1, BadRowReason::new(BadRowClass::BadDate, "date"), Some(secret.clone())),
-    ]);
+    let secret = RowInput { memo: Some("SECRETMEMO".into()), ..row(-9_876_543, "SECRETTEXT") };
+    let assembled =
+        assemble(vec![Candidate::good(0, secret.clone()), Candidate::bad(1, BadRowReason::new(BadRowClass::BadDate, "date"), Some(secret.clone()))]);
     let assembled = Assembled { bad: vec![BadRow { raw: "SECRETTEXT".into(), ..assembled.bad[0].clone() }], ..assembled };
     for shown in [format!("{assembled:?}"), format!("{secret:?}"), format!("{:?}", Candidate::good(0, secret.clone()))] {
         assert!(!shown.contains("SECRET") && !shown.contains("9876543"), "{shown}");
@@ -168,9 +160,8 @@ fn many_claims_cost_no_more_than_their_number() {
 }
 
 fn any_row() -> impl Strategy<Value = RowInput> {
-    (prop::option::of("[ab]"), -2_i64..2, "[xy]?", prop::option::of("[mn]?"), prop::option::of(1_u32..4), any::<bool>()).prop_map(
-        |(id, cents, description, memo, occurrence, void)| RowInput { id, memo, occurrence, void, ..row(cents, &description) },
-    )
+    (prop::option::of("[ab]"), -2_i64..2, "[xy]?", prop::option::of("[mn]?"), prop::option::of(1_u32..4), any::<bool>())
+        .prop_map(|(id, cents, description, memo, occurrence, void)| RowInput { id, memo, occurrence, void, ..row(cents, &description) })
 }
 
 proptest! {

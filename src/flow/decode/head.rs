@@ -5,9 +5,7 @@
 use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
-use serde_json::value::RawValue;
-
-use super::json::{self, NotText, Object};
+use super::json::{self, Json, NotText, Object};
 use super::{MAX_CLOCK_AHEAD, MAX_PAYLOAD_BYTES, MAX_ROWS, Poison, PoisonClass, RawMessage, V1Routing};
 use crate::domain::date;
 use crate::domain::ids::{BatchId, CompanyId};
@@ -251,7 +249,7 @@ pub(super) fn name(head: &Head<'_>, field: usize) -> Result<Option<BatchId>, Poi
     BatchId::parse(&text).map(Some).map_err(wrong)
 }
 
-fn head_text<'a>(raw: &'a RawValue, name: &str) -> Result<Cow<'a, str>, Poison> {
+fn head_text<'a>(raw: Json<'a>, name: &str) -> Result<Cow<'a, str>, Poison> {
     json::text(raw).map_err(|e| {
         let reason = match e {
             NotText::OtherType => format!("{name} must be text, in quotes"),

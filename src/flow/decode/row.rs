@@ -3,9 +3,7 @@
 use std::borrow::Cow;
 
 use chrono::NaiveDate;
-use serde_json::value::RawValue;
-
-use super::json::{self, NotText, Object};
+use super::json::{self, Json, NotText, Object};
 use crate::domain::date;
 use crate::domain::ids::CompanyId;
 use crate::domain::message::{BadRowClass, BadRowReason, Candidate, RowInput};
@@ -26,18 +24,15 @@ const VOID: usize = 9;
 type Fields<'a> = Object<'a, 10>;
 type Read<T> = Result<T, BadRowReason>;
 
-/// Reads a row; also answers how many of its fields are unknown.
+/// Reads a row, whose text must be JSON; also answers how many of its fields are unknown.
 pub(in crate::flow) fn read(index: usize, row: &str, company: &CompanyId) -> (Candidate, u32) {
-    let fields = match json::object(row, &FIELDS, None) {
-        Ok(fields) => fields,
-        Err(_) if row.starts_with('{') => {
-            let reason = bad(BadRowClass::BadText, "a field name holds half of a surrogate pair: send valid Unicode");
-            return (Candidate::bad(index, reason, None), 0);
-        }
-        Err(_) => {
-            let reason = bad(BadRowClass::NotAnObject, "a row must be a JSON object");
-            return (Candidate::bad(index, reason, None), 0);
-        }
+    let Some(fields) = json::inner_object(row, &FIELDS) else {
+        let reason = if row.starts_with('{') {
+            bad(BadRowClass::BadText, "a field name holds half of a surrogate pair: send valid Unicode")
+        } else {
+            bad(BadRowClass::NotAnObject, "a row must be a JSON object")
+        };
+        return (Candidate::bad(index, reason, None), 0);
     };
     (candidate(index, &fields, company), fields.unknown)
 }
@@ -109,11 +104,11 @@ fn bad(class: BadRowClass, text: impl Into<String>) -> BadRowReason {
     BadRowReason::new(class, text)
 }
 
-fn required<'a>(fields: &Fields<'a>, field: usize) -> Read<&'a RawValue> {
+fn required<'a>(fields: &Fields<'a>, field: usize) -> Read<Json<'a>> {
     fields.get(field).ok_or_else(|| bad(BadRowClass::MissingField, format!("{} is missing", FIELDS[field])))
 }
 
-fn text(raw: &RawValue, field: usize) -> Read<Cow<'_, str>> {
+fn text(raw: Json<'_>, field: usize) -> Read<Cow<'_, str>> {
     let name = FIELDS[field];
     json::text(raw).map_err(|e| match e {
         NotText::OtherType => bad(BadRowClass::WrongType, format!("{name} must be text, in quotes")),
@@ -162,7 +157,7 @@ fn occurrence(fields: &Fields<'_>) -> Read<Option<u32>> {
 }
 
 fn void(fields: &Fields<'_>) -> Read<bool> {
-    match fields.get(VOID).map(RawValue::get) {
+    match fields.get(VOID).map(Json::get) {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),
         Some(_) => Err(bad(BadRowClass::WrongType, "void must be true or false")),

@@ -9,10 +9,9 @@ use super::{InputError, Reject};
 use crate::domain::date;
 use crate::domain::ids::{BatchId, CompanyId};
 use crate::flow::decode::MAX_ROWS;
-use crate::flow::decode::json::{self, List, Object};
+use crate::flow::decode::json::{self, Json, List, Object};
 
-const FIELDS: [&str; 9] =
-    ["event_type", "version", "batch_id", "company_id", "created_at", "transactions", "meta", "ingest_batch_id", "routing"];
+const FIELDS: [&str; 9] = ["event_type", "version", "batch_id", "company_id", "created_at", "transactions", "meta", "ingest_batch_id", "routing"];
 const EVENT_TYPE: usize = 0;
 const VERSION: usize = 1;
 const BATCH_ID: usize = 2;
@@ -29,7 +28,7 @@ pub(super) struct Batch<'a> {
     pub company_id: CompanyId,
     pub batch_id: Option<String>,
     pub created_at: Option<String>,
-    pub meta: Option<&'a RawValue>,
+    pub meta: Option<&'a str>,
     pub rows: Vec<InputRow<'a>>,
 }
 
@@ -57,8 +56,7 @@ pub(super) fn documents(input: &str) -> Result<Vec<&str>, InputError> {
 /// The batches of a document, and the rows that belong to none.
 pub(super) fn batches(text: &str, number: usize) -> Result<(Vec<Batch<'_>>, Vec<Reject>), String> {
     let shape = "give the webhook's payload ({\"transactions\": [..]}) or a TXNS_BATCH";
-    let document: Document<'_> =
-        json::object(text, &FIELDS, Some((TRANSACTIONS, usize::MAX))).map_err(|_| format!("not a JSON object: {shape}"))?;
+    let document: Document<'_> = json::object(text, &FIELDS, Some((TRANSACTIONS, usize::MAX))).map_err(|_| format!("not a JSON object: {shape}"))?;
     if let Some(name) = document.duplicate {
         return Err(format!("the field {name} stands there twice"));
     }
@@ -78,7 +76,7 @@ fn one_batch<'a>(document: &Document<'a>, rows: &[&'a RawValue]) -> Result<Batch
     if field(document, EVENT_TYPE)?.as_deref() != Some("TXNS_BATCH") {
         return Err("event_type is not TXNS_BATCH: `publish txns` sends nothing else".to_owned());
     }
-    if !matches!(document.get(VERSION).map(RawValue::get), None | Some("1" | "2")) {
+    if !matches!(document.get(VERSION).map(Json::get), None | Some("1" | "2")) {
         return Err("version must be 1 or 2".to_owned());
     }
     let company = field(document, COMPANY_ID)?.ok_or("company_id is missing")?;
@@ -86,7 +84,7 @@ fn one_batch<'a>(document: &Document<'a>, rows: &[&'a RawValue]) -> Result<Batch
         company_id: CompanyId::parse(&company).map_err(|e| format!("company_id {e}"))?,
         batch_id: batch_id(document)?,
         created_at: created_at(document)?,
-        meta: document.get(META),
+        meta: document.get(META).map(Json::get),
         rows: rows.iter().enumerate().map(|(index, raw)| InputRow { index, text: Cow::Borrowed(raw.get()) }).collect(),
     })
 }
@@ -122,9 +120,7 @@ fn company_of(raw: &RawValue) -> Result<(CompanyId, Cow<'_, str>), String> {
     let value = fields.get(0).ok_or("the row names no company: give it company_id")?;
     let (company, text) = match json::text(value) {
         Ok(company) => (company, Cow::Borrowed(raw.get())),
-        Err(_) if value.get().bytes().all(|b| b.is_ascii_digit()) => {
-            (Cow::Borrowed(value.get()), Cow::Owned(without_company(raw.get())))
-        }
+        Err(_) if value.get().bytes().all(|b| b.is_ascii_digit()) => (Cow::Borrowed(value.get()), Cow::Owned(without_company(raw.get()))),
         Err(_) => return Err("the row's company_id must be text".to_owned()),
     };
     CompanyId::parse(&company).map(|company| (company, text)).map_err(|e| format!("the row's company_id {e}"))

@@ -13,13 +13,7 @@ fn options<'a>() -> Options<'a> {
 }
 
 fn decoded(message: &OutMessage) -> TxnsBatch {
-    let raw = RawMessage {
-        payload: Some(message.payload.as_bytes()),
-        key: Some(message.key().as_bytes()),
-        topic: "t",
-        partition: 0,
-        offset: 0,
-    };
+    let raw = RawMessage { payload: Some(message.payload.as_bytes()), key: Some(message.key().as_bytes()), topic: "t", partition: 0, offset: 0 };
     match decode_txns(&raw, now()) {
         Ok(Decoded::Batch { batch, bad, .. }) if bad.is_empty() => *batch,
         other => panic!("{other:?} of {}", message.payload),

@@ -9,3 +9,4 @@ pub mod rules;
 pub mod schema;
 pub mod state;
 pub mod transactions;
+pub mod projection;

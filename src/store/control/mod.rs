@@ -9,3 +9,7 @@ pub mod poison;
 pub mod status;
 pub mod trouble;
 pub mod workers;
+pub mod intents;
+pub mod posts;
+pub mod spreadsheets;
+pub mod tabs;

@@ -1,0 +1,165 @@
+//! What the tabs of a company must show, read in one snapshot, and what a post writes back: answers and what people left behind.
+//!
+//! Called by `flow::post`. What must never happen here: an answer overwriting a newer one that promote has given since it was read.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use sqlx::postgres::PgTransaction;
+use uuid::Uuid;
+
+use crate::domain::ids::TxnUid;
+use crate::domain::plan::{Answer, Left};
+use crate::domain::tab::{ActiveRule, OpenRow};
+use crate::domain::text::normalise;
+
+/// How far a company's content has moved on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateRow {
+    pub company_id: String,
+    pub pending_seq: i64,
+    pub active_seq: i64,
+    /// Of its last change: the oldest are posted first.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// The states of these companies; one that has never had a batch is missing.
+///
+/// # Errors
+/// The database's.
+pub async fn states(connection: &mut PgConnection, companies: &[String]) -> Result<Vec<StateRow>, sqlx::Error> {
+    sqlx::query_as!(
+        StateRow,
+        "SELECT company_id, pending_seq, active_seq, updated_at FROM company_state WHERE company_id = ANY($1)",
+        companies
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Makes the transaction see one instant. Must be its first statement but for SET.
+///
+/// # Errors
+/// The database's.
+pub async fn freeze(tx: &mut PgTransaction<'_>) -> Result<(), sqlx::Error> {
+    sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// All open rows of a company.
+///
+/// # Errors
+/// The database's.
+pub async fn open_rows(connection: &mut PgConnection, company: &str) -> Result<Vec<OpenRow>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT p.txn_uid, p.occurred_on, p.description, p.amount_cents, p.answer, p.answer_input, p.seq,
+                  coalesce(t.content_seq, p.seq) AS "content_seq!"
+           FROM pending_txns p LEFT JOIN transactions t USING (company_id, txn_uid)
+           WHERE p.company_id = $1 AND p.status = 'open'"#,
+        company
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| OpenRow {
+            uid: TxnUid(row.txn_uid),
+            occurred_on: row.occurred_on,
+            description: row.description,
+            amount_cents: row.amount_cents,
+            answer: row.answer,
+            answer_input: row.answer_input,
+            seq: row.seq,
+            content_seq: row.content_seq,
+        })
+        .collect())
+}
+
+/// Which of these transactions are known and no longer open (resolved, matched or void), with their descriptions.
+///
+/// # Errors
+/// The database's.
+pub async fn gone(connection: &mut PgConnection, company: &str, uids: &[Uuid]) -> Result<HashMap<TxnUid, String>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT u.txn_uid AS "txn_uid!", coalesce(p.description, t.description) AS "description!"
+           FROM unnest($2::uuid[]) AS u(txn_uid)
+           LEFT JOIN pending_txns p ON p.company_id = $1 AND p.txn_uid = u.txn_uid
+           LEFT JOIN transactions t ON t.company_id = $1 AND t.txn_uid = u.txn_uid
+           WHERE coalesce(p.status, '') <> 'open' AND (p.txn_uid IS NOT NULL OR t.txn_uid IS NOT NULL)"#,
+        company,
+        uids
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (TxnUid(row.txn_uid), row.description)).collect())
+}
+
+/// All rules in force.
+///
+/// # Errors
+/// The database's.
+pub async fn active_rules(connection: &mut PgConnection, company: &str) -> Result<Vec<ActiveRule>, sqlx::Error> {
+    sqlx::query_as!(
+        ActiveRule,
+        "SELECT source, target_sheet, target_header, match_notes, ruleset_version, effective_at, created_at FROM rules_active WHERE company_id = $1",
+        company
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Stores what Status is about to say and what people typed in rows that leave. Locks the company first, like every writer of its tables.
+///
+/// # Errors
+/// The database's.
+pub async fn store(connection: &mut PgConnection, company: &str, answers: &[Answer], left: &[Left]) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT seq FROM company_state WHERE company_id = $1 FOR UPDATE", company).fetch_optional(&mut *connection).await?;
+    store_answers(connection, company, answers).await?;
+    keep_left(connection, company, left).await
+}
+
+async fn store_answers(connection: &mut PgConnection, company: &str, answers: &[Answer]) -> Result<(), sqlx::Error> {
+    if answers.is_empty() {
+        return Ok(());
+    }
+    let uids: Vec<Uuid> = answers.iter().map(|answer| answer.uid.0).collect();
+    let before: Vec<&str> = answers.iter().map(|answer| answer.before.as_str()).collect();
+    let after: Vec<&str> = answers.iter().map(|answer| answer.answer.as_str()).collect();
+    let inputs: Vec<Option<&str>> = answers.iter().map(|answer| answer.answer_input.as_deref()).collect();
+    sqlx::query!(
+        "UPDATE pending_txns p SET answer = a.answer, answer_input = a.answer_input, updated_at = now()
+         FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[]) AS a(txn_uid, before, answer, answer_input)
+         WHERE p.company_id = $1 AND p.txn_uid = a.txn_uid AND p.status = 'open' AND p.answer = a.before",
+        company,
+        &uids,
+        &before as _,
+        &after as _,
+        &inputs as _
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Once per content: what promote has taken from the same row, or an earlier try of this post has kept, is not kept again.
+async fn keep_left(connection: &mut PgConnection, company: &str, left: &[Left]) -> Result<(), sqlx::Error> {
+    for row in left {
+        sqlx::query!(
+            "INSERT INTO rules_pending (company_id, source, source_norm, target_sheet, target_header, match_notes, approved, origin, txn_uid)
+             SELECT $1::text, $2, $3, $4::text, $5::text, $6::text, FALSE, 'left', $7::uuid
+             WHERE NOT EXISTS (SELECT FROM rules_pending r WHERE r.company_id = $1::text AND r.txn_uid = $7::uuid
+                               AND r.target_sheet = $4::text AND r.target_header = $5::text AND r.match_notes = $6::text)",
+            company,
+            row.source,
+            normalise(&row.source),
+            row.typed.target_sheet,
+            row.typed.target_header,
+            row.typed.match_notes,
+            row.uid.0
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! `control.sheet_tabs`: which tab is whose, up to which seq it was posted, and what people had typed in it when it was last read.
+
+use serde_json::Value as Json;
+use sqlx::types::Json as SqlJson;
+use sqlx::{PgConnection, PgPool};
+
+use crate::domain::plan::TypedCells;
+
+/// A remembered tab.
+#[derive(Clone, Debug)]
+pub struct TabRow {
+    pub company_id: String,
+    pub role: String,
+    pub spreadsheet_id: String,
+    pub sheet_id: i32,
+    pub configured_title: String,
+    pub title: String,
+    pub posted_seq: i64,
+}
+
+/// All remembered tabs.
+///
+/// # Errors
+/// The database's.
+pub async fn all(pool: &PgPool) -> Result<Vec<TabRow>, sqlx::Error> {
+    sqlx::query_as!(TabRow, "SELECT company_id, role, spreadsheet_id, sheet_id, configured_title, title, posted_seq FROM control.sheet_tabs")
+        .fetch_all(pool)
+        .await
+}
+
+/// People's cells of a tab as last read; empty if the tab is not remembered.
+///
+/// # Errors
+/// The database's.
+pub async fn typed(pool: &PgPool, company: &str, role: &str) -> Result<TypedCells, sqlx::Error> {
+    let row = sqlx::query_scalar!(
+        r#"SELECT typed AS "typed: SqlJson<TypedCells>" FROM control.sheet_tabs WHERE company_id = $1 AND role = $2"#,
+        company,
+        role
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|SqlJson(typed)| typed).unwrap_or_default())
+}
+
+/// Remembers a tab under the title that company_config names now. A tab bound to another company is refused by the unique key
+/// `sheet_tabs_one_company_per_tab`. A company's own older binding of the same tab gives way.
+///
+/// # Errors
+/// The database's.
+pub async fn bind(connection: &mut PgConnection, tab: &TabRow) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "DELETE FROM control.sheet_tabs WHERE spreadsheet_id = $1 AND sheet_id = $2 AND company_id = $3 AND role <> $4",
+        tab.spreadsheet_id,
+        tab.sheet_id,
+        tab.company_id,
+        tab.role
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO control.sheet_tabs AS t (company_id, role, spreadsheet_id, sheet_id, configured_title, title, posted_seq)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (company_id, role) DO UPDATE SET
+             spreadsheet_id = excluded.spreadsheet_id, sheet_id = excluded.sheet_id, configured_title = excluded.configured_title,
+             title = excluded.title, posted_seq = excluded.posted_seq, updated_at = now(),
+             typed = CASE WHEN t.spreadsheet_id = excluded.spreadsheet_id AND t.sheet_id = excluded.sheet_id THEN t.typed ELSE '{}' END",
+        tab.company_id,
+        tab.role,
+        tab.spreadsheet_id,
+        tab.sheet_id,
+        tab.configured_title,
+        tab.title,
+        tab.posted_seq
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Records up to which seq a tab shows Postgres; -1 makes it due.
+///
+/// # Errors
+/// The database's.
+pub async fn set_posted(connection: &mut PgConnection, company: &str, role: &str, sheet_id: i32, seq: i64) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE control.sheet_tabs SET posted_seq = $4, updated_at = now()
+         WHERE company_id = $1 AND role = $2 AND sheet_id = $3 AND posted_seq <> $4",
+        company,
+        role,
+        sheet_id,
+        seq
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Makes every tab of a spreadsheet due: what we posted is no longer what it shows.
+///
+/// # Errors
+/// The database's.
+pub async fn set_all_due(pool: &PgPool, spreadsheet: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!("UPDATE control.sheet_tabs SET posted_seq = -1 WHERE spreadsheet_id = $1", spreadsheet).execute(pool).await?;
+    Ok(())
+}
+
+/// Replaces what people had typed in a tab as last read.
+///
+/// # Errors
+/// The database's.
+pub async fn set_typed(connection: &mut PgConnection, company: &str, role: &str, typed: &TypedCells) -> Result<(), sqlx::Error> {
+    let typed = serde_json::to_value(typed).unwrap_or(Json::Null);
+    sqlx::query!(
+        "UPDATE control.sheet_tabs SET typed = $3, updated_at = now() WHERE company_id = $1 AND role = $2 AND typed <> $3",
+        company,
+        role,
+        typed
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Adds what a read beside the posts (promote's) showed, row by row.
+///
+/// # Errors
+/// The database's.
+pub async fn add_typed(pool: &PgPool, company: &str, role: &str, sheet_id: i32, typed: &TypedCells) -> Result<(), sqlx::Error> {
+    let typed = serde_json::to_value(typed).unwrap_or(Json::Null);
+    sqlx::query!(
+        "UPDATE control.sheet_tabs SET typed = typed || $4, updated_at = now() WHERE company_id = $1 AND role = $2 AND sheet_id = $3",
+        company,
+        role,
+        sheet_id,
+        typed
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
