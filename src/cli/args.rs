@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{company, consume, dlq, migrate, run, status};
+use super::{company, consume, demo, dlq, migrate, run, status};
 use crate::config::env;
 
 #[derive(Debug, Parser)]
@@ -32,6 +32,7 @@ pub enum Command {
     Company(company::Args),
     Dlq(dlq::Args),
     Status(status::Args),
+    Demo(demo::Args),
 }
 
 fn version() -> &'static str {

@@ -7,6 +7,7 @@ mod args;
 mod company;
 mod connect;
 mod consume;
+mod demo;
 mod dlq;
 mod failure;
 mod mask;
@@ -71,6 +72,7 @@ async fn dispatch(command: Command, settings: Settings) -> anyhow::Result<Outcom
         Command::Company(args) => company::run(args, &settings).await,
         Command::Dlq(args) => dlq::run(args, &settings).await,
         Command::Status(args) => status::run(args, &settings).await,
+        Command::Demo(args) => demo::run(args, &settings).await,
     }
 }
 

@@ -80,7 +80,7 @@ impl KafkaSettings {
             security_protocol: kafka.protocol.as_str().to_owned(),
             sasl,
             ca_location: kafka.ca_location.as_ref().map(|path| path.display().to_string()),
-            session_timeout: Duration::from_secs(6),
+            session_timeout: kafka.session_timeout,
         })
     }
 
