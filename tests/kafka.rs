@@ -297,7 +297,7 @@ async fn a_record_that_is_too_large_is_refused_and_says_so() {
 async fn the_in_process_broker_serves_the_same_consumer() {
     let name = format!("txns.{}", Uuid::new_v4().simple());
     let broker = MockBroker::start(&[(&name, 16)]).unwrap();
-    let settings = KafkaSettings { session_timeout: Duration::from_secs(2), ..KafkaSettings::plaintext(broker.bootstrap_servers()) };
+    let settings = KafkaSettings::in_process(broker.bootstrap_servers());
     let mut world = World::over(settings).await;
     world.topic = name;
     world.publish(0, 3).await;
