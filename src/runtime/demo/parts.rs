@@ -29,8 +29,6 @@ use crate::store::pools::{PoolOptions, lazy_pool};
 
 pub const SPREADSHEET: &str = "kylo-demo-rules-workbook";
 pub const COMPANIES: [&str; 2] = ["710", "711"];
-/// The in-process broker takes this long for a rebalance, less a second.
-const MOCK_SESSION: Duration = Duration::from_secs(2);
 
 /// Which broker the demo uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,7 +167,7 @@ impl Parts {
         let pairs = environment.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
         let mut settings = Settings::resolve(&Typed::read(pairs, &BTreeMap::new())?)?;
         if self.broker.is_some() {
-            settings.kafka.session_timeout = MOCK_SESSION;
+            settings.kafka.session_timeout = KafkaSettings::in_process(&self.brokers).session_timeout;
         }
         Ok(settings)
     }
