@@ -16,7 +16,8 @@ async fn a_batch_that_makes_a_tab_echoes_what_it_holds_afterwards() {
         vec![text("u1"), CellWrite::Money(12.5), CellWrite::Checkbox(false), CellWrite::Empty],
         vec![text("u2"), CellWrite::Money(-0.07), CellWrite::Checkbox(true), text("fine")],
     ];
-    let applied = world.apply(vec![fence(1_263_000_001, "v"), new_tab(710, "710 Pending"), write(710, 0, rows)], &[("710 Pending", 4)]).await.unwrap();
+    let applied =
+        world.apply(vec![fence(1_263_000_001, "v"), new_tab(710, "710 Pending"), write(710, 0, rows)], &[("710 Pending", 4)]).await.unwrap();
     let tab = &applied.tabs[&710];
     assert_eq!((tab.title.as_str(), tab.row_count, tab.column_count, tab.frozen_rows, tab.hidden), ("710 Pending", 20, 10, 1, false));
     assert_eq!(tab.rows[0], [seen("Txn_UID"), seen("Amount"), seen("Approved"), seen("Status")]);
@@ -91,7 +92,8 @@ async fn a_hidden_tab_is_made_hidden_and_seen_to_be() {
 #[tokio::test]
 async fn text_that_looks_like_a_formula_stays_text_and_a_persons_formula_is_seen_as_one() {
     let world = World::start().await;
-    let texts = ["=1+1", "=HYPERLINK(\"http://x\")", "+1", "-1", "@SUM(A1)", "007", "1e3", "TRUE", "2026-01-31", "'x", "a\nb\tc", "ünï 🦀", "\u{202e}x"];
+    let texts =
+        ["=1+1", "=HYPERLINK(\"http://x\")", "+1", "-1", "@SUM(A1)", "007", "1e3", "TRUE", "2026-01-31", "'x", "a\nb\tc", "ünï 🦀", "\u{202e}x"];
     let row: Vec<_> = texts.map(text).to_vec();
     world.apply(vec![write(0, 0, vec![row])], &[]).await.unwrap();
     world.model().edit(BOOK, &[Edit::SetCell { tab: "First".into(), cell: "A2".to_owned(), typed: "=A1".to_owned() }]).unwrap();
@@ -131,8 +133,25 @@ async fn a_write_changes_no_format_and_no_checkbox_that_it_does_not_speak_of() {
 #[tokio::test]
 async fn titles_of_any_spelling_are_made_read_and_echoed() {
     let titles = [
-        "It's", "''", "a#b", "a?b&c=d", "100%", "%41", "Ünï 🦀", "A1", "R1C1", "2026", "x!y", "a/b:c", "plus+sign", "comma, semi;", "{curly}", "TRUE",
-        "New'Tab'!A1", "\"double\"", "back\\slash",
+        "It's",
+        "''",
+        "a#b",
+        "a?b&c=d",
+        "100%",
+        "%41",
+        "Ünï 🦀",
+        "A1",
+        "R1C1",
+        "2026",
+        "x!y",
+        "a/b:c",
+        "plus+sign",
+        "comma, semi;",
+        "{curly}",
+        "TRUE",
+        "New'Tab'!A1",
+        "\"double\"",
+        "back\\slash",
     ];
     let world = World::start().await;
     let mut batch = Vec::new();

@@ -21,10 +21,15 @@ pub async fn pool() -> PgPool {
 async fn prepare() -> String {
     let digest = Sha256::digest(DDL);
     let name = format!("kylo_test_control_{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]);
-    let mut admin = PgPoolOptions::new().max_connections(1).connect(&server_dsn()).await.expect("the test server answers").acquire().await.expect("a connection");
+    let mut admin =
+        PgPoolOptions::new().max_connections(1).connect(&server_dsn()).await.expect("the test server answers").acquire().await.expect("a connection");
     // Other test binaries may be at the same point: the lock ends with the connection.
     sqlx::query("SELECT pg_advisory_lock(1263000000)").execute(&mut *admin).await.expect("the lock comes free");
-    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)").bind(&name).fetch_one(&mut *admin).await.expect("pg_database");
+    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+        .bind(&name)
+        .fetch_one(&mut *admin)
+        .await
+        .expect("pg_database");
     if !exists {
         sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut *admin).await.expect("the test user may create databases");
     }
