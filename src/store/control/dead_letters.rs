@@ -214,6 +214,7 @@ pub struct Filter {
     pub company: Option<String>,
     pub class: Option<String>,
     pub topic: Option<String>,
+    /// A state, or `open` for new and replaying.
     pub state: Option<String>,
     pub kind: Option<String>,
     /// Last seen at or after this instant.
@@ -236,7 +237,7 @@ pub async fn list(pool: &PgPool, filter: &Filter) -> Result<Vec<LetterRow>, sqlx
                   settled_at
            FROM control.dead_letters
            WHERE (cardinality($1::bigint[]) = 0 OR id = ANY($1)) AND ($2::text IS NULL OR company_id = $2) AND ($3::text IS NULL OR class = $3)
-             AND ($4::text IS NULL OR topic = $4) AND ($5::text IS NULL OR state = $5) AND ($6::text IS NULL OR kind = $6)
+             AND ($4::text IS NULL OR topic = $4) AND ($5::text IS NULL OR state = $5 OR ($5 = 'open' AND state IN ('new', 'replaying'))) AND ($6::text IS NULL OR kind = $6)
              AND ($7::timestamptz IS NULL OR last_seen_at >= $7) AND id > $8
            ORDER BY id LIMIT $9"#,
         &filter.ids,

@@ -1,0 +1,12 @@
+//! Kafka, through librdkafka. The only folder that names its types.
+//!
+//! What must never happen here: a rule of Kylo's, a call that waits without a bound, or a secret in a text.
+
+pub mod admin;
+pub mod client;
+pub mod consumer;
+pub mod mock;
+pub mod producer;
+pub mod trouble;
+
+mod poll;

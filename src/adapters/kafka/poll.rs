@@ -1,0 +1,306 @@
+//! The thread that polls librdkafka, and what librdkafka tells during a poll.
+//!
+//! A thread of its own, because the rebalance callback runs inside the poll and has to wait for the answer. It always goes on polling: when
+//! its messages are not taken it pauses the partitions, so the group never throws it out for being slow.
+//! What must never happen here: a synchronous commit, a wait without a bound, a message of a partition that was taken away.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::DateTime;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::util::Timeout;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+
+use super::trouble::{Board, Context};
+use crate::flow::source::SourceEvent;
+use crate::flow::work::{Position, Record};
+
+/// How long one poll waits for a message; one that is there is handled at once.
+const POLL: Duration = Duration::from_millis(250);
+/// Messages and payload bytes of one event.
+const BATCH_MESSAGES: usize = 256;
+const BATCH_BYTES: usize = 1 << 20;
+/// How long a full channel is waited for before reading is paused.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// What thread, callbacks and source share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub topic: Arc<str>,
+    pub board: Arc<Board>,
+    pub stop: AtomicBool,
+    /// Partitions that the engine has paused.
+    pub paused: Mutex<HashSet<i32>>,
+    pub lag: Mutex<BTreeMap<i32, i64>>,
+    /// How long a revoke may be waited for.
+    pub drain: Duration,
+    /// How to say who we are, once.
+    pub login: Option<String>,
+    started: Instant,
+    polled_ms: AtomicU64,
+    revoked: Mutex<Vec<i32>>,
+    greeted: AtomicBool,
+    runtime: Handle,
+}
+
+impl Shared {
+    pub fn new(topic: &str, board: Arc<Board>, drain: Duration, login: Option<String>, runtime: Handle) -> Self {
+        Self {
+            topic: Arc::from(topic),
+            board,
+            stop: AtomicBool::new(false),
+            paused: Mutex::default(),
+            lag: Mutex::default(),
+            drain,
+            login,
+            started: Instant::now(),
+            polled_ms: AtomicU64::new(0),
+            revoked: Mutex::default(),
+            greeted: AtomicBool::new(false),
+            runtime,
+        }
+    }
+
+    pub fn polled_ms_ago(&self) -> u64 {
+        self.now_ms().saturating_sub(self.polled_ms.load(Ordering::Relaxed))
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub fn list(&self, partitions: impl IntoIterator<Item = i32>) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(&self.topic, partition);
+        }
+        list
+    }
+
+    fn greet(&self) {
+        if !self.greeted.swap(true, Ordering::Relaxed) {
+            if let Some(login) = &self.login {
+                tracing::info!("Authenticated as {login}");
+            }
+            tracing::info!("Kafka consumer started for {} topic", self.topic);
+        }
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The consumer's context: errors and statistics as for every client, and rebalances as events.
+#[derive(Debug)]
+pub(super) struct Rebalances {
+    pub client: Context,
+    pub shared: Arc<Shared>,
+    /// Weak, so that the stream of events ends with the thread.
+    pub events: mpsc::WeakSender<SourceEvent>,
+}
+
+impl ClientContext for Rebalances {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.client.log(level, facility, line);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        if let Some(topic) = statistics.topics.get(&*self.shared.topic) {
+            let known = topic.partitions.iter().filter(|(partition, _)| **partition >= 0);
+            *lock(&self.shared.lag) = known.filter_map(|(partition, state)| Some((*partition, lag_of(state)?))).collect();
+        }
+        self.client.stats(statistics);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.client.error(error, reason);
+    }
+}
+
+/// Messages between what is finished and the end of the partition.
+fn lag_of(state: &rdkafka::statistics::Partition) -> Option<i64> {
+    let position = [state.stored_offset, state.committed_offset].into_iter().find(|offset| *offset >= 0).unwrap_or(state.lo_offset);
+    (state.hi_offset >= 0 && position >= 0).then(|| (state.hi_offset - position).max(0))
+}
+
+impl ConsumerContext for Rebalances {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let Rebalance::Revoke(list) = rebalance else { return };
+        let partitions = partitions_of(list);
+        lock(&self.shared.revoked).extend(&partitions);
+        lock(&self.shared.paused).retain(|partition| !partitions.contains(partition));
+        if self.shared.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let lost = consumer.assignment_lost();
+        let (ack, answer) = oneshot::channel();
+        let Some(events) = self.events.upgrade() else { return };
+        // The engine bounds its own work by the drain time; a little more, so that its answer comes first.
+        let limit = self.shared.drain + Duration::from_secs(1);
+        let asked = async {
+            if events.send(SourceEvent::Revoking { partitions, lost, ack }).await.is_ok() {
+                let _answered_or_dropped = answer.await;
+            }
+        };
+        if self.shared.runtime.block_on(async { tokio::time::timeout(limit, asked).await }).is_err() {
+            tracing::warn!(topic = %self.shared.topic, "a revoke was not answered in time: the partitions are given up");
+        }
+    }
+
+    fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let Rebalance::Assign(list) = rebalance else { return };
+        let partitions = partitions_of(list);
+        lock(&self.shared.revoked).retain(|partition| !partitions.contains(partition));
+        self.shared.board.working();
+        self.shared.greet();
+        if partitions.is_empty() {
+            return;
+        }
+        if let Some(events) = self.events.upgrade() {
+            let sent = async { tokio::time::timeout(Duration::from_secs(60), events.send(SourceEvent::Assigned(partitions))).await };
+            if !matches!(self.shared.runtime.block_on(sent), Ok(Ok(()))) {
+                tracing::error!(topic = %self.shared.topic, "an assignment could not be told: the consumer starts anew");
+                self.shared.stop.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn commit_callback(&self, result: rdkafka::error::KafkaResult<()>, _offsets: &TopicPartitionList) {
+        if let Err(error) = result {
+            // None of these loses anything: what is not committed is delivered again and dismissed.
+            tracing::debug!(topic = %self.shared.topic, %error, "a commit did not succeed");
+        }
+    }
+}
+
+fn partitions_of(list: &TopicPartitionList) -> Vec<i32> {
+    list.elements().iter().map(rdkafka::topic_partition_list::TopicPartitionListElem::partition).collect()
+}
+
+/// Polls until asked to stop, or until the client is beyond repair. Ends by leaving the group, which can take for ever: nobody may wait for
+/// this thread without a bound.
+pub(super) fn run(consumer: Arc<BaseConsumer<Rebalances>>, shared: &Shared, events: mpsc::Sender<SourceEvent>) {
+    let mut waiting: Vec<Record> = Vec::new();
+    let mut bytes = 0;
+    while !shared.stop.load(Ordering::Relaxed) {
+        let timeout = if waiting.is_empty() { POLL } else { Duration::ZERO };
+        let Some(more) = poll_once(&consumer, shared, &mut waiting, &mut bytes, timeout) else { break };
+        let full = waiting.len() >= BATCH_MESSAGES || bytes >= BATCH_BYTES;
+        if (full || !more) && !waiting.is_empty() {
+            if !deliver(&consumer, shared, &events, &mut waiting, &mut bytes) {
+                break;
+            }
+            bytes = 0;
+        }
+    }
+    shared.stop.store(true, Ordering::Relaxed);
+    drop(events);
+    drop(consumer);
+}
+
+/// One poll. `Some(true)`: a message came. `None`: the client is beyond repair.
+fn poll_once(
+    consumer: &BaseConsumer<Rebalances>,
+    shared: &Shared,
+    waiting: &mut Vec<Record>,
+    bytes: &mut usize,
+    timeout: Duration,
+) -> Option<bool> {
+    let polled = consumer.poll(Timeout::After(timeout));
+    shared.polled_ms.store(shared.now_ms(), Ordering::Relaxed);
+    let more = match polled {
+        Some(Ok(message)) => {
+            *bytes += message.payload_len();
+            waiting.push(record(&shared.topic, &message));
+            true
+        }
+        Some(Err(error)) => {
+            shared.board.report(&error, "");
+            if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
+                tracing::error!(topic = %shared.topic, %error, "the Kafka client is beyond repair: it is made anew");
+                return None;
+            }
+            false
+        }
+        None => false,
+    };
+    // What was polled of a partition that has been taken away since belongs to its next owner.
+    let revoked = std::mem::take(&mut *lock(&shared.revoked));
+    if !revoked.is_empty() {
+        waiting.retain(|record| !revoked.contains(&record.position.partition));
+    }
+    Some(more)
+}
+
+/// Hands the messages on. While they are not taken, pauses reading and goes on polling. `false`: nobody listens any more.
+fn deliver(
+    consumer: &BaseConsumer<Rebalances>,
+    shared: &Shared,
+    events: &mpsc::Sender<SourceEvent>,
+    waiting: &mut Vec<Record>,
+    bytes: &mut usize,
+) -> bool {
+    let mut paused = false;
+    let open = loop {
+        if waiting.is_empty() {
+            break true;
+        }
+        if shared.stop.load(Ordering::Relaxed) {
+            break false;
+        }
+        let free = async { tokio::time::timeout(PATIENCE, events.reserve()).await };
+        match shared.runtime.block_on(free) {
+            Ok(Ok(place)) => {
+                place.send(SourceEvent::Messages(std::mem::take(waiting)));
+                break true;
+            }
+            Ok(Err(_closed)) => break false,
+            Err(_still_full) => {
+                if !paused && let Ok(all) = consumer.assignment() {
+                    paused = consumer.pause(&all).is_ok();
+                }
+                if poll_once(consumer, shared, waiting, bytes, Duration::ZERO).is_none() {
+                    break false;
+                }
+            }
+        }
+    };
+    if paused && let Ok(all) = consumer.assignment() {
+        let stay = lock(&shared.paused).clone();
+        let go_on = partitions_of(&all).into_iter().filter(|partition| !stay.contains(partition));
+        if let Err(error) = consumer.resume(&shared.list(go_on)) {
+            tracing::warn!(topic = %shared.topic, %error, "reading could not be resumed");
+        }
+    }
+    open
+}
+
+/// A message of librdkafka's as one of ours.
+fn record(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Record {
+    let mut headers = BTreeMap::new();
+    if let Some(found) = message.headers() {
+        for header in found.iter() {
+            if let Some(Ok(text)) = header.value.map(std::str::from_utf8) {
+                headers.insert(header.key.to_owned(), text.to_owned());
+            }
+        }
+    }
+    Record {
+        position: Position { topic: Arc::clone(topic), partition: message.partition(), offset: message.offset() },
+        key: message.key().map(<[u8]>::to_vec),
+        payload: message.payload().map(<[u8]>::to_vec),
+        headers,
+        timestamp: message.timestamp().to_millis().and_then(DateTime::from_timestamp_millis),
+    }
+}
