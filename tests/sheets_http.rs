@@ -6,6 +6,7 @@
 
 #[path = "support/control.rs"]
 mod control;
+#[expect(dead_code, reason = "only the server's address is needed of it")]
 #[path = "support/database.rs"]
 mod database;
 #[path = "sheets_http/faults.rs"]

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use kylo::adapters::sheets::{GoogleSheets, KeyFile, SetupError, SheetsOptions, endpoint};
 use kylo::ports::{CallError, SheetGateway};
 
-use crate::world::{BOOK, World, kind};
+use crate::world::{BOOK, Wish, World, kind};
 
 async fn directories(world: &World, n: usize) -> Vec<&'static str> {
     join_all((0..n).map(|_| world.gateway.directory(&world.book))).await.iter().map(kind).collect()
@@ -81,8 +81,8 @@ async fn a_key_that_is_refused_is_said_so_and_not_tried_again() {
 
 #[tokio::test]
 async fn an_endpoint_that_does_not_answer_is_not_waited_for_for_ever() {
-    let world = World::start().await;
-    world.model().push_fault(Fault::once("token", FaultKind::Delay { ms: 20_000 }).always());
+    let world = World::with(Wish { token_timeout: Duration::from_millis(700), ..Wish::default() }).await;
+    world.model().push_fault(Fault::once("token", FaultKind::Delay { ms: 120_000 }).always());
     let reason = not_sent(&world, world.gateway.directory(&world.book).await);
     assert!(reason.contains("did not answer within 700 ms"), "{reason}");
     assert!(world.api_calls().is_empty());

@@ -32,11 +32,12 @@ pub struct Wish {
     pub call_timeout: Duration,
     pub per_minute: u32,
     pub window: Duration,
+    pub token_timeout: Duration,
 }
 
 impl Default for Wish {
     fn default() -> Self {
-        Self { call_timeout: Duration::from_secs(20), per_minute: 10_000, window: Duration::from_secs(60) }
+        Self { call_timeout: Duration::from_secs(20), per_minute: 10_000, window: Duration::from_secs(60), token_timeout: Duration::from_secs(10) }
     }
 }
 
@@ -92,7 +93,7 @@ fn gateway(fake: &Handle, key: &Path, pool: &PgPool, heard: &Arc<Mutex<Vec<(&'st
     let heard = Arc::clone(heard);
     let hook = Arc::new(move |op, outcome| heard.lock().unwrap().push((op, outcome)));
     let usual = SheetsOptions::new(endpoint(&fake.url()).unwrap(), key, Arc::new(budget), hook);
-    let token = TokenOptions { timeout: Duration::from_millis(700), attempts: 3, first_wait: Duration::from_millis(20) };
+    let token = TokenOptions { timeout: wish.token_timeout, attempts: 3, first_wait: Duration::from_millis(20) };
     GoogleSheets::new(SheetsOptions { call_timeout: wish.call_timeout, token, ..usual }).unwrap()
 }
 
