@@ -226,7 +226,7 @@ async fn a_preview_changes_nothing_and_says_what_a_post_would_change() {
 }
 
 #[tokio::test]
-async fn the_loop_posts_a_due_tab_within_two_seconds_of_a_wake_up_from_another_process() {
+async fn the_loop_posts_what_was_waiting_and_what_another_process_announces_and_ends_when_cancelled() {
     let world = Arc::new(world_of_two_companies().await);
     let mut options = world.options();
     options.clock = Arc::new(kylo::domain::clock::SystemClock);
