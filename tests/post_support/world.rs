@@ -1,61 +1,58 @@
 //! One throwaway database with its companies, a spreadsheet service, and posters over them.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate};
 use kylo::domain::clock::TestClock;
-use kylo::domain::company::{Route, SpreadsheetId};
+use kylo::domain::company::Route;
 use kylo::domain::ids::{CompanyId, TxnKey, TxnUid, txn_uid};
+use kylo::domain::sheet::Value;
 use kylo::domain::text::normalise;
 use kylo::faults::Faults;
 use kylo::flow::post::{PostRound, Poster, PosterOptions};
 use kylo::flow::routing::{Routing, RoutingCache};
 use kylo::ports::SheetGateway;
 use kylo::store::pools::{PoolOptions, Pools};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, Executor};
 use uuid::Uuid;
 
 use super::book::{Book, Grid};
 use super::gateway::Service;
+use crate::database::Database;
 
 pub const SHEET: &str = "sheet-1";
 
 pub struct World {
+    /// Dropped with the world.
+    _database: Database,
     pub pool: PgPool,
     pub dsn: String,
+    /// The double, and what posters talk to: the double unless a test puts something else in its place.
     pub service: Arc<Service>,
+    pub gateway: Arc<dyn SheetGateway>,
+    /// The emulator behind `gateway`, if that is the production client.
+    pub emulator: Option<fake_sheets::Model>,
     pub clock: Arc<TestClock>,
-}
-
-/// The server of the tests: `PG_DSN_RW`, from the environment or from the file that scripts/up.sh writes.
-fn server() -> String {
-    let given = |name: &str| std::env::var_os(name).and_then(|value| value.into_string().ok());
-    let written = || {
-        let file = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(".local/env")).ok()?;
-        file.lines().find_map(|line| Some(line.trim_start_matches("export ").strip_prefix("PG_DSN_RW=")?.trim_matches(['"', '\'']).to_owned()))
-    };
-    given("PG_DSN_RW").or_else(written).or_else(|| given("DATABASE_URL")).expect("no Postgres: run scripts/up.sh, or set PG_DSN_RW")
 }
 
 impl World {
     /// Companies in one schema each; all of them in one spreadsheet.
     pub async fn new(companies: &[&str]) -> Self {
-        let server = server();
-        let name = format!("kylo_post_{}", Uuid::new_v4().simple());
-        let admin = PgPoolOptions::new().max_connections(1).connect(&server).await.unwrap();
-        admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
-        admin.close().await;
-        let mut url = url::Url::parse(&server).unwrap();
-        url.set_path(&name);
-        let dsn = url.to_string();
-        let pool = PgPoolOptions::new().max_connections(4).connect_with(PgConnectOptions::from_str(&dsn).unwrap()).await.unwrap();
-        sqlx::raw_sql(include_str!("../../ddl/control/0001_control.sql")).execute(&pool).await.unwrap();
-        let world = Self { pool, dsn, service: Arc::default(), clock: Arc::new(TestClock::at(DateTime::from_timestamp(1_756_209_600, 0).unwrap())) };
+        let database = Database::create().await;
+        database.execute(include_str!("../../ddl/control/0001_control.sql")).await;
+        let service: Arc<Service> = Arc::default();
+        let world = Self {
+            pool: database.pool.clone(),
+            dsn: database.dsn.clone(),
+            gateway: Arc::clone(&service) as Arc<dyn SheetGateway>,
+            service,
+            emulator: None,
+            clock: Arc::new(TestClock::at(DateTime::from_timestamp(1_756_209_600, 0).unwrap())),
+            _database: database,
+        };
         let book = Book { grids: vec![Grid::new(0, "Sheet1", 100, 26)], metadata: Vec::new() };
         world.service.lock().books.insert(SHEET.to_owned(), book);
         for company in companies {
@@ -88,7 +85,7 @@ impl World {
             control: self.pool.clone(),
             pools: Pools::new(PoolOptions { acquire_timeout: Duration::from_secs(2), ..PoolOptions::default() }),
             routing: RoutingCache::new(self.pool.clone()),
-            gateway: Some(Arc::clone(&self.service) as Arc<dyn SheetGateway>),
+            gateway: Some(Arc::clone(&self.gateway)),
             clock: Arc::clone(&self.clock) as _,
             environment: "default".to_owned(),
             canary: BTreeSet::new(),
@@ -129,16 +126,30 @@ impl World {
         }
     }
 
-    pub fn spreadsheet(&self) -> SpreadsheetId {
-        SpreadsheetId::parse(SHEET).unwrap()
-    }
-
     pub fn book(&self) -> Book {
         self.service.book(SHEET)
     }
 
     pub fn pending(&self, company: &str) -> Grid {
-        self.book().grid(&format!("{company} Pending")).clone()
+        self.grid(&format!("{company} Pending"))
+    }
+
+    /// A tab as it is now.
+    pub fn grid(&self, title: &str) -> Grid {
+        let Some(emulator) = &self.emulator else { return self.book().grid(title).clone() };
+        let tab = emulator.tab(SHEET, title).unwrap_or_else(|| panic!("no tab {title}"));
+        let cell = |cell: &fake_sheets::CellView| match (cell.kind, &cell.value) {
+            ("number", value) => Value::Number(value.as_f64().unwrap()),
+            ("bool", value) => Value::Bool(value.as_bool().unwrap()),
+            ("formula", value) => Value::Formula(value.as_str().unwrap().to_owned()),
+            ("text", value) => Value::Text(value.as_str().unwrap().to_owned()),
+            _ => Value::Empty,
+        };
+        let mut rows: Vec<Vec<Value>> = tab.cells.iter().map(|row| row.iter().map(cell).collect()).collect();
+        rows.resize(tab.row_count, Vec::new());
+        rows.iter_mut().for_each(|row| row.resize(tab.column_count, Value::Empty));
+        let grid = Grid::new(i32::try_from(tab.sheet_id).unwrap(), &tab.title, 0, tab.column_count);
+        Grid { hidden: tab.hidden, frozen_rows: tab.frozen_rows as u32, rows, ..grid }
     }
 
     pub fn edit(&self, company: &str, edit: impl FnOnce(&mut Grid)) {
