@@ -128,6 +128,7 @@ async fn an_approved_row_becomes_a_rule_and_everything_with_its_source_is_decide
     let events = "SELECT payload->>'version' AS a FROM outbox_events WHERE event_type = 'rules.updated'";
     assert_eq!(desk.world.rows("710", events).await, ["1"]);
     assert_eq!(desk.world.count("710", "SELECT jsonb_array_length(snapshot)::bigint FROM ruleset_versions WHERE version = 1").await, 1);
+    assert_eq!(desk.world.tally.of("pending"), 3);
     // From now on the rule decides at once.
     desk.world.ingest("710", "b-2", 1, &json!([row("t4", "-9", "starbucks")])).await;
     assert_eq!(desk.open("710").await, ["Shell|"]);
@@ -152,10 +153,12 @@ async fn a_request_is_applied_once_and_a_repetition_does_not_even_read_the_tab()
 #[tokio::test]
 async fn nothing_approved_makes_no_version_and_no_tab_is_due() {
     let desk = Desk::new(&[("710", "app_710")]).await;
+    desk.world.rule("710", "Esso", "S", "H").await;
     desk.world.ingest("710", "b-1", 0, &json!([row("t1", "1", "A")])).await;
     desk.type_in("710", &[("A", "S", "", "", Value::Bool(false))]).await;
     assert_eq!(desk.promote("710", "r-1").await, Handled::Applied);
     assert_eq!(desk.seqs("710").await, ["2|1|0"]);
+    assert_eq!(desk.rules("710").await, ["Esso|S|H|1"], "what is in force stays");
     assert_eq!(desk.outcome("710", "r-1").await["applied"], 0);
     assert_eq!(desk.world.count("710", "SELECT count(*) FROM ruleset_versions").await, 0);
     assert_eq!(desk.world.count("710", "SELECT count(*) FROM outbox_events WHERE event_type = 'rules.updated'").await, 0);

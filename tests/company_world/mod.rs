@@ -52,7 +52,8 @@ impl World {
     pub async fn new(companies: &[(&str, &str)]) -> Self {
         let database = database::Database::create().await;
         let (dsn, control) = (database.dsn.clone(), database.pool.clone());
-        control.execute(include_str!("../../ddl/control/0001_control.sql")).await.unwrap();
+        database.execute(include_str!("../../ddl/control/0001_control.sql")).await;
+        assert_eq!(database.scalar::<i32>("SELECT max(version) FROM control.schema_migrations").await, 1);
         let pools = Pools::new(PoolOptions { max_connections: 6, ..PoolOptions::default() });
         let tally = Arc::new(Tally::default());
         let ingest = Ingest::new(IngestOptions { control: control.clone(), pools: Arc::clone(&pools), metrics: Arc::clone(&tally) as Arc<_> });
