@@ -22,15 +22,8 @@ pub enum CrashPoint {
 }
 
 impl CrashPoint {
-    pub const ALL: [Self; 7] = [
-        Self::PostLeased,
-        Self::PostRead,
-        Self::PostAnswered,
-        Self::PostPlanned,
-        Self::PostSending,
-        Self::PostAnswerRead,
-        Self::PostConfirmed,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::PostLeased, Self::PostRead, Self::PostAnswered, Self::PostPlanned, Self::PostSending, Self::PostAnswerRead, Self::PostConfirmed];
 }
 
 #[cfg(not(feature = "faults"))]

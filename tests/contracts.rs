@@ -6,6 +6,8 @@
 
 #[path = "contracts/examples.rs"]
 mod examples;
+#[path = "contracts/invariants.rs"]
+mod invariants;
 #[path = "contracts/schemas.rs"]
 mod schemas;
 #[path = "contracts/vectors.rs"]

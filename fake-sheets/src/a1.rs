@@ -143,8 +143,8 @@ pub fn check_start(sheet: &Sheet, range: &GridRange) -> Result<(), String> {
 /// A tab's title as it stands in a range.
 #[must_use]
 pub fn title(title: &str) -> String {
-    let word = title.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && title.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.');
+    let word =
+        title.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && title.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.');
     if word && !looks_like_cell(title) { title.to_owned() } else { format!("'{}'", title.replace('\'', "''")) }
 }
 

@@ -3,12 +3,13 @@
 
 use std::net::SocketAddr;
 
+use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{Response, header};
 use axum::middleware::{self, Next};
+use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
-use axum::Router;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -21,7 +22,7 @@ use crate::quota::Limits;
 use crate::state::{HOUSE_ACCOUNT, Model, Role};
 use crate::view::TabView;
 
-type Answer = Result<Response<Body>, Response<Body>>;
+type Answer = Result<Response<Body>, ApiError>;
 
 const JSON: &str = "application/json; charset=UTF-8";
 /// The longest wait for a change, in milliseconds.
@@ -31,17 +32,19 @@ fn ok(body: &Value) -> Response<Body> {
     respond(200, JSON, body.to_string())
 }
 
-fn refused(error: &ApiError) -> Response<Body> {
-    respond(error.code, JSON, error.body().to_string())
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response<Body> {
+        respond(self.code, JSON, self.body().to_string())
+    }
 }
 
-fn read<T: serde::de::DeserializeOwned>(body: &Bytes) -> Result<T, Response<Body>> {
+fn read<T: serde::de::DeserializeOwned>(body: &Bytes) -> Result<T, ApiError> {
     let body = if body.is_empty() { b"{}" } else { &body[..] };
-    serde_json::from_slice(body).map_err(|error| refused(&ApiError::invalid(format!("cannot read the body: {error}"))))
+    serde_json::from_slice(body).map_err(|error| ApiError::invalid(format!("cannot read the body: {error}")))
 }
 
 fn done(outcome: Result<Value, ApiError>) -> Answer {
-    outcome.map(|body| ok(&body)).map_err(|error| refused(&error))
+    outcome.map(|body| ok(&body))
 }
 
 pub(crate) fn router(addr: SocketAddr) -> Router<Model> {
@@ -68,7 +71,7 @@ pub(crate) fn router(addr: SocketAddr) -> Router<Model> {
 /// A page from elsewhere must not reach in through the browser of whoever runs this.
 async fn same_origin(request: Request, next: Next) -> Response<Body> {
     if is_foreign(&request) {
-        return refused(&ApiError::new(403, "PERMISSION_DENIED", "the admin interface answers its own page and local programs only"));
+        return ApiError::new(403, "PERMISSION_DENIED", "the admin interface answers its own page and local programs only").into_response();
     }
     next.run(request).await
 }
@@ -136,13 +139,13 @@ struct GridQuery {
 }
 
 async fn grid(State(model): State<Model>, Path(id): Path<String>, Query(query): Query<GridQuery>) -> Answer {
-    let book = model.book(&id).ok_or_else(|| refused(&ApiError::not_found()))?;
+    let book = model.book(&id).ok_or_else(ApiError::not_found)?;
     let sheet = match (query.sheet_id, &query.tab) {
         (Some(id), _) => book.sheet(id),
         (None, Some(title)) => book.titled(title),
         (None, None) => book.first_visible(),
     };
-    let sheet = sheet.ok_or_else(|| refused(&ApiError::new(404, "NOT_FOUND", format!("no such tab in spreadsheet {id}"))))?;
+    let sheet = sheet.ok_or_else(|| ApiError::new(404, "NOT_FOUND", format!("no such tab in spreadsheet {id}")))?;
     let view = TabView::of(sheet, query.from, query.to.unwrap_or(usize::MAX));
     done(serde_json::to_value(view).map_err(|error| ApiError::invalid(error.to_string())))
 }
@@ -162,13 +165,13 @@ async fn share(State(model): State<Model>, Path(id): Path<String>, body: Bytes) 
     if flag(&body, "open") {
         return done(model.open_to_all(&id).map(|()| json!({})));
     }
-    let email = text(&body, "email").ok_or_else(|| refused(&ApiError::invalid("name the account as email, or say open: true")))?;
+    let email = text(&body, "email").ok_or_else(|| ApiError::invalid("name the account as email, or say open: true"))?;
     let role = match text(&body, "role") {
         None | Some("writer") => Role::Writer,
         Some("owner") => Role::Owner,
         Some("reader") => Role::Reader,
         Some("none") => return done(model.unshare(&id, email).map(|()| json!({}))),
-        Some(other) => return Err(refused(&ApiError::invalid(format!("role {other:?} is none of owner, writer, reader, none")))),
+        Some(other) => return Err(ApiError::invalid(format!("role {other:?} is none of owner, writer, reader, none"))),
     };
     done(model.share(&id, email, role).map(|()| json!({})))
 }
@@ -181,7 +184,7 @@ async fn copy(State(model): State<Model>, Path(id): Path<String>, body: Bytes) -
 
 async fn snapshot(State(model): State<Model>, Path(id): Path<String>, body: Bytes) -> Answer {
     let body: Value = read(&body)?;
-    let name = text(&body, "name").ok_or_else(|| refused(&ApiError::invalid("name the snapshot as name")))?;
+    let name = text(&body, "name").ok_or_else(|| ApiError::invalid("name the snapshot as name"))?;
     done(model.name_snapshot(&id, name).map(|()| json!({})))
 }
 
@@ -269,7 +272,7 @@ async fn revoke(State(model): State<Model>) -> Answer {
 
 async fn account(State(model): State<Model>, body: Bytes, addr: SocketAddr) -> Answer {
     let body: Value = read(&body)?;
-    let email = text(&body, "email").ok_or_else(|| refused(&ApiError::invalid("name the account as email")))?;
+    let email = text(&body, "email").ok_or_else(|| ApiError::invalid("name the account as email"))?;
     done(model.add_account(email, &format!("http://{addr}/token")))
 }
 

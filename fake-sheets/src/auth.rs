@@ -20,11 +20,8 @@ const HOUR_S: i64 = 3600;
 const SKEW_S: i64 = 300;
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const SCOPES: &str = "https://www.googleapis.com/auth/";
-const AUDIENCES: [&str; 3] = [
-    "https://oauth2.googleapis.com/token",
-    "https://accounts.google.com/o/oauth2/token",
-    "https://www.googleapis.com/oauth2/v4/token",
-];
+const AUDIENCES: [&str; 3] =
+    ["https://oauth2.googleapis.com/token", "https://accounts.google.com/o/oauth2/token", "https://www.googleapis.com/oauth2/v4/token"];
 
 /// The key pair of the accounts made here: one for the process, because making one takes a second.
 #[derive(Debug)]

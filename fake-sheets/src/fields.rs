@@ -56,9 +56,7 @@ impl Mask {
         match (self, path.split_first()) {
             (_, None) => true,
             (Self::All, Some(_)) => false,
-            (Self::Some(fields), Some((first, rest))) => {
-                fields.get(*first).is_some_and(|m| *m == Self::All || m.names(rest))
-            }
+            (Self::Some(fields), Some((first, rest))) => fields.get(*first).is_some_and(|m| *m == Self::All || m.names(rest)),
         }
     }
 

@@ -108,9 +108,7 @@ impl Incoming {
         let mut body = if self.body.is_empty() {
             json!({})
         } else {
-            serde_json::from_slice(&self.body).map_err(|error| {
-                ApiError::bad_payload("", format!("Invalid JSON payload received. {error}"))
-            })?
+            serde_json::from_slice(&self.body).map_err(|error| ApiError::bad_payload("", format!("Invalid JSON payload received. {error}")))?
         };
         if let Some(message) = route.method.request {
             schema::check(message, &mut body)?;
@@ -161,14 +159,17 @@ fn log(model: &Model, record: CallRecord) {
     if let Some(spreadsheet) = written {
         model.written(&spreadsheet);
     }
-    model.changed();
 }
 
 /// The account of the call, and the call.
 fn admitted(model: &Model, incoming: &Incoming, route: Route) -> Result<(Token, Call), ApiError> {
     let Some(bearer) = &incoming.bearer else {
-        return Err(ApiError::new(403, "PERMISSION_DENIED", "Method doesn't allow unregistered callers (callers without \
-            established identity). Please use API Key or other form of API consumer identity to call this API."));
+        return Err(ApiError::new(
+            403,
+            "PERMISSION_DENIED",
+            "Method doesn't allow unregistered callers (callers without \
+            established identity). Please use API Key or other form of API consumer identity to call this API.",
+        ));
     };
     let now = model.clock().now_ms();
     let token = model.state().accounts.token(bearer, now).cloned().ok_or_else(ApiError::unauthenticated)?;

@@ -48,11 +48,8 @@ impl Quota {
 /// The 429 that Google answers.
 #[must_use]
 pub fn exceeded(write: bool, limit: usize) -> ApiError {
-    let (name, metric, id) = if write {
-        ("Write", "write_requests", "WriteRequestsPerMinutePerUser")
-    } else {
-        ("Read", "read_requests", "ReadRequestsPerMinutePerUser")
-    };
+    let (name, metric, id) =
+        if write { ("Write", "write_requests", "WriteRequestsPerMinutePerUser") } else { ("Read", "read_requests", "ReadRequestsPerMinutePerUser") };
     let message = format!(
         "Quota exceeded for quota metric '{name} requests' and limit '{name} requests per minute per user' of service \
          'sheets.googleapis.com' for consumer 'project_number:123456789012'."

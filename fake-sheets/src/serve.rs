@@ -99,9 +99,9 @@ impl ServeOptions {
 /// # Errors
 /// Where it cannot start; it never ends by itself afterwards.
 pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
-    let key_file = options.key_file.unwrap_or_else(|| {
-        std::env::temp_dir().join(format!("fake-sheets-{}-{:08x}.json", std::process::id(), rand::random::<u32>()))
-    });
+    let key_file = options
+        .key_file
+        .unwrap_or_else(|| std::env::temp_dir().join(format!("fake-sheets-{}-{:08x}.json", std::process::id(), rand::random::<u32>())));
     let defaults = Options::default();
     let handle = FakeSheets::start(Options {
         addr: options.addr,

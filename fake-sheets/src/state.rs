@@ -261,9 +261,7 @@ impl Model {
     }
 
     /// Runs a change on a clone of a spreadsheet and puts it in place if it succeeds.
-    pub(crate) fn write<T>(
-        &self, id: &str, who: &Who, change: impl FnOnce(&mut Editor<'_>) -> Result<T, ApiError>,
-    ) -> Result<T, ApiError> {
+    pub(crate) fn write<T>(&self, id: &str, who: &Who, change: impl FnOnce(&mut Editor<'_>) -> Result<T, ApiError>) -> Result<T, ApiError> {
         let gate = Arc::clone(&self.state().slot(id)?.gate);
         let _one = gate.lock().unwrap_or_else(PoisonError::into_inner);
         let book = (*self.state().slot(id)?.book).clone();

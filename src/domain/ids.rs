@@ -182,7 +182,9 @@ pub enum TxnKey<'a> {
 
 /// Appends one part: `<length in bytes>:<bytes>`. No two different lists of parts encode to the same bytes.
 pub fn push_part(out: &mut Vec<u8>, bytes: &[u8]) {
-    push_decimal(out, bytes.len() as u64);
+    let mut buffer = [0; 21];
+    let at = write_decimal(&mut buffer, bytes.len() as u64);
+    out.extend_from_slice(&buffer[at..]);
     out.push(b':');
     out.extend_from_slice(bytes);
 }
@@ -276,12 +278,13 @@ pub fn batch_signature<'a>(company: &CompanyId, rows: impl Iterator<Item = RowFa
 }
 
 fn push_number(out: &mut Vec<u8>, number: i64) {
-    let mut digits = Vec::with_capacity(20);
+    let mut buffer = [0; 21];
+    let mut at = write_decimal(&mut buffer, number.unsigned_abs());
     if number < 0 {
-        digits.push(b'-');
+        at -= 1;
+        buffer[at] = b'-';
     }
-    push_decimal(&mut digits, number.unsigned_abs());
-    push_part(out, &digits);
+    push_part(out, &buffer[at..]);
 }
 
 /// Years are 0001..=9999 by [`super::date`], so a day is always ten bytes.
@@ -303,18 +306,17 @@ fn push_date(out: &mut Vec<u8>, date: NaiveDate) {
     push_part(out, &text);
 }
 
-fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0_u8; 20];
-    let mut at = digits.len();
+/// Writes the digits to the end of the buffer and answers where they begin; at least one byte before them is left free.
+fn write_decimal(buffer: &mut [u8; 21], mut number: u64) -> usize {
+    let mut at = buffer.len();
     loop {
         at -= 1;
-        digits[at] = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        buffer[at] = b'0' + u8::try_from(number % 10).unwrap_or_default();
         number /= 10;
         if number == 0 {
-            break;
+            return at;
         }
     }
-    out.extend_from_slice(&digits[at..]);
 }
 
 #[cfg(test)]

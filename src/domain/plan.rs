@@ -201,4 +201,3 @@ pub fn signature(company: &str, spreadsheet: &str, tab: &str, intent: Uuid, rows
     }
     hex(&hash.finalize())
 }
-

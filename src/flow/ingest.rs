@@ -24,10 +24,11 @@ pub use due::DueBell;
 mod counts;
 mod due;
 mod fold;
-mod letters;
+pub(super) mod letters;
 mod line;
+pub(crate) mod problem;
 mod rules_cache;
-mod schemas;
+pub(crate) mod schemas;
 mod settle;
 mod transaction;
 

@@ -8,6 +8,8 @@ pub mod lanes;
 pub mod offsets;
 pub mod publish_format;
 pub mod ingest;
+pub mod post;
+pub mod promote;
 pub mod routing;
 pub mod source;
 pub mod work;

@@ -21,6 +21,9 @@ pub const PRODUCER: &str = "kylo@publish";
 /// The most rows put into one message, whatever their size.
 pub const MAX_ROWS_PER_MESSAGE: usize = 5_000;
 
+/// A payload size that n8n's and every broker's limits leave room for.
+pub const DEFAULT_MAX_BYTES: usize = 500_000;
+
 /// How to publish.
 #[derive(Debug, Clone)]
 pub struct Options<'a> {

@@ -73,13 +73,13 @@ impl Pools {
     }
 }
 
-/// A pool that connects when it is first used, with the session settings that every connection of Kylo has: nothing may hang for ever, and
-/// nothing may hold a lock while its process is frozen.
+/// How a connection is made: with the session settings that every connection of Kylo has. Nothing may hang for ever, and nothing may hold a
+/// lock while its process is frozen.
 ///
 /// # Errors
 /// `Configuration` if the DSN cannot be parsed.
-pub fn lazy_pool(dsn: &str, options: &PoolOptions) -> Result<PgPool, sqlx::Error> {
-    let connect = PgConnectOptions::from_str(dsn)?.application_name(&options.application_name).options([
+pub fn connect_options(dsn: &str, options: &PoolOptions) -> Result<PgConnectOptions, sqlx::Error> {
+    Ok(PgConnectOptions::from_str(dsn)?.application_name(&options.application_name).options([
         ("search_path", "pg_catalog"),
         ("idle_in_transaction_session_timeout", "60s"),
         ("lock_timeout", "10s"),
@@ -87,7 +87,15 @@ pub fn lazy_pool(dsn: &str, options: &PoolOptions) -> Result<PgPool, sqlx::Error
         ("tcp_keepalives_idle", "30"),
         ("tcp_keepalives_interval", "10"),
         ("tcp_keepalives_count", "3"),
-    ]);
+    ]))
+}
+
+/// A pool that connects when it is first used, see [`connect_options`].
+///
+/// # Errors
+/// `Configuration` if the DSN cannot be parsed.
+pub fn lazy_pool(dsn: &str, options: &PoolOptions) -> Result<PgPool, sqlx::Error> {
+    let connect = connect_options(dsn, options)?;
     Ok(PgPoolOptions::new()
         .max_connections(options.max_connections)
         .min_connections(0)

@@ -36,19 +36,29 @@ const MODE: Metric = gauge("kylo_posting", &[], "1 when this process posts to Go
 const MESSAGES: Metric = counter(
     "kylo_messages_total",
     &["topic", "outcome"],
-    "Messages whose effects are durable, by outcome: applied, duplicate, held, tombstone, dead_letter, key_null; one message counts once, but key_null is counted beside",
+    "Messages whose effects are durable, by outcome: applied, duplicate, held, tombstone, dead_letter",
+);
+const TOLERATED: Metric = counter(
+    "kylo_messages_tolerated_total",
+    &["topic", "what"],
+    "What messages had that is accepted but not as it should be: null_key, enveloped, unknown_field, collapsed_in_batch",
+);
+const BATCHES: Metric = counter(
+    "kylo_batches_total",
+    &["outcome"],
+    "Batches, by outcome: applied, duplicate (dismissed by the ledger), superseded (known, compared row by row)",
 );
 const ROWS: Metric = counter(
     "kylo_rows_total",
     &["outcome"],
-    "Rows of batches, by what became of them: new, changed, unchanged, stale, collapsed, voided, matched, pending, withdrawn, bad",
+    "Rows of applied batches, by what they said (new, equal, stale, collapsed, corrected, voided, unvoided, rejected) and, if that changed something, where they went (matched, pending)",
 );
 const LAG: Metric = gauge("kylo_consumer_lag", &["topic", "partition"], "Messages that were published and are not yet durable here, per assigned partition");
 const STOPPED: Metric = gauge("kylo_stopped_partitions", &[], "Partitions stopped by the poison cap; `kylo dlq resume` lets them go on");
 const POSTS: Metric = counter(
     "kylo_posts_total",
     &["outcome"],
-    "Posts of spreadsheets, by outcome: confirmed, nothing_to_do, refused, in_doubt, superseded, abandoned, parked, waiting",
+    "Posts of spreadsheets, by outcome: confirmed, nothing_to_do, damaged (by edits between read and write; healed at once), in_doubt, refused, waiting, parked",
 );
 const CALLS: Metric = counter("kylo_sheets_calls_total", &["op", "outcome"], "Calls to the Sheets API, by operation and outcome");
 const BUDGET: Metric = gauge("kylo_sheets_budget_used", &["kind"], "Share of the calls allowed in 60 s that is in use now, 0 to 1, by kind: read, write");
@@ -60,8 +70,8 @@ const TROUBLE: Metric = gauge("kylo_company_trouble", &["state"], "Companies tha
 const RESTARTS: Metric = counter("kylo_loop_restarts_total", &["loop"], "Times a worker loop was restarted after a panic or an error of ours");
 
 /// All of them, in the order of `docs/metrics.md`.
-pub const METRICS: [Metric; 15] =
-    [BUILD, MODE, MESSAGES, ROWS, LAG, STOPPED, POSTS, CALLS, BUDGET, LETTERS, HELD, UNPOSTED, DOUBT, TROUBLE, RESTARTS];
+pub const METRICS: [Metric; 17] =
+    [BUILD, MODE, MESSAGES, TOLERATED, BATCHES, ROWS, LAG, STOPPED, POSTS, CALLS, BUDGET, LETTERS, HELD, UNPOSTED, DOUBT, TROUBLE, RESTARTS];
 
 /// What the databases say about work that waits. Read every few seconds by one loop and shown as gauges.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -83,6 +93,8 @@ pub struct Backlog {
 pub struct Metrics {
     registry: Registry,
     messages: IntCounterVec,
+    tolerated: IntCounterVec,
+    batches: IntCounterVec,
     rows: IntCounterVec,
     lag: IntGaugeVec,
     stopped: IntGaugeVec,
@@ -109,6 +121,8 @@ impl Metrics {
         int_gauge(&registry, &MODE)?.with_label_values(&[] as &[&str]).set(i64::from(posting));
         let metrics = Self {
             messages: int_counter(&registry, &MESSAGES)?,
+            tolerated: int_counter(&registry, &TOLERATED)?,
+            batches: int_counter(&registry, &BATCHES)?,
             rows: int_counter(&registry, &ROWS)?,
             lag: int_gauge(&registry, &LAG)?,
             stopped: int_gauge(&registry, &STOPPED)?,
@@ -127,9 +141,19 @@ impl Metrics {
         Ok(Arc::new(metrics))
     }
 
-    /// A message of `topic` is settled.
-    pub fn message(&self, topic: &str, outcome: &str) {
-        self.messages.with_label_values(&[topic, outcome]).inc();
+    /// `n` messages of `topic` are settled.
+    pub fn message(&self, topic: &str, outcome: &str, n: u64) {
+        self.messages.with_label_values(&[topic, outcome]).inc_by(n);
+    }
+
+    /// Something in messages of `topic` that is tolerated.
+    pub fn tolerated(&self, topic: &str, what: &str, n: u64) {
+        self.tolerated.with_label_values(&[topic, what]).inc_by(n);
+    }
+
+    /// `n` batches came out as `outcome`.
+    pub fn batches(&self, outcome: &str, n: u64) {
+        self.batches.with_label_values(&[outcome]).inc_by(n);
     }
 
     /// `count` rows came out as `outcome`.
@@ -148,9 +172,9 @@ impl Metrics {
         let _ = self.lag.remove_label_values(&[topic, &partition.to_string()]);
     }
 
-    /// A post of a spreadsheet ended.
-    pub fn post(&self, outcome: &str) {
-        self.posts.with_label_values(&[outcome]).inc();
+    /// `n` posts of spreadsheets ended.
+    pub fn post(&self, outcome: &str, n: u64) {
+        self.posts.with_label_values(&[outcome]).inc_by(n);
     }
 
     /// A call to the Sheets API ended.
@@ -237,10 +261,12 @@ mod tests {
     #[test]
     fn every_metric_of_the_list_is_rendered_once_it_has_a_value() {
         let metrics = Metrics::new(true).unwrap();
-        metrics.message("t", "applied");
+        metrics.message("t", "applied", 1);
+        metrics.tolerated("t", "null_key", 1);
+        metrics.batches("applied", 1);
         metrics.rows("new", 2);
         metrics.lag("t", 3, 5);
-        metrics.post("confirmed");
+        metrics.post("confirmed", 1);
         metrics.sheets_call("apply", "ok");
         metrics.restarted("post");
         let backlog = Backlog {

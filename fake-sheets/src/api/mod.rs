@@ -33,7 +33,13 @@ pub struct Method {
     pub params: &'static [&'static str],
 }
 
-const fn read(name: &'static str, request: Option<&'static str>, response: &'static str, rpc: &'static str, params: &'static [&'static str]) -> Method {
+const fn read(
+    name: &'static str,
+    request: Option<&'static str>,
+    response: &'static str,
+    rpc: &'static str,
+    params: &'static [&'static str],
+) -> Method {
     Method { name, write: false, guarded: false, request, response, rpc, params }
 }
 
@@ -43,17 +49,24 @@ const fn write(name: &'static str, request: &'static str, response: &'static str
 
 const RENDER: &[&str] = &["ranges", "majorDimension", "valueRenderOption", "dateTimeRenderOption"];
 const GET: &[&str] = &["ranges", "includeGridData", "commentsViewMode", "excludeTablesInBandedRanges"];
-const ENTER: &[&str] = &[
-    "valueInputOption",
-    "insertDataOption",
-    "includeValuesInResponse",
-    "responseValueRenderOption",
-    "responseDateTimeRenderOption",
-];
+const ENTER: &[&str] =
+    &["valueInputOption", "insertDataOption", "includeValuesInResponse", "responseValueRenderOption", "responseDateTimeRenderOption"];
 /// Parameters that every method takes.
 const COMMON: &[&str] = &[
-    "$.xgafv", "access_token", "alt", "$alt", "callback", "fields", "$fields", "key", "oauth_token", "prettyPrint", "$prettyPrint",
-    "quotaUser", "uploadType", "upload_protocol",
+    "$.xgafv",
+    "access_token",
+    "alt",
+    "$alt",
+    "callback",
+    "fields",
+    "$fields",
+    "key",
+    "oauth_token",
+    "prettyPrint",
+    "$prettyPrint",
+    "quotaUser",
+    "uploadType",
+    "upload_protocol",
 ];
 
 static METHODS: [Method; 18] = [
@@ -61,43 +74,62 @@ static METHODS: [Method; 18] = [
     read("get", None, "Spreadsheet", "SpreadsheetsService.GetSpreadsheet", GET),
     Method {
         guarded: true,
-        ..read("getByDataFilter", Some("GetSpreadsheetByDataFilterRequest"), "Spreadsheet",
-               "SpreadsheetsService.GetSpreadsheetByDataFilter", &[])
+        ..read("getByDataFilter", Some("GetSpreadsheetByDataFilterRequest"), "Spreadsheet", "SpreadsheetsService.GetSpreadsheetByDataFilter", &[])
     },
-    write("batchUpdate", "BatchUpdateSpreadsheetRequest", "BatchUpdateSpreadsheetResponse",
-          "SpreadsheetsService.BatchUpdateSpreadsheet", &[]),
+    write("batchUpdate", "BatchUpdateSpreadsheetRequest", "BatchUpdateSpreadsheetResponse", "SpreadsheetsService.BatchUpdateSpreadsheet", &[]),
     read("values.get", None, "ValueRange", "SpreadsheetsService.GetValues", RENDER),
     read("values.batchGet", None, "BatchGetValuesResponse", "SpreadsheetsService.BatchGetValues", RENDER),
     Method {
         guarded: true,
-        ..read("values.batchGetByDataFilter", Some("BatchGetValuesByDataFilterRequest"),
-               "BatchGetValuesByDataFilterResponse", "SpreadsheetsService.BatchGetValuesByDataFilter", &[])
+        ..read(
+            "values.batchGetByDataFilter",
+            Some("BatchGetValuesByDataFilterRequest"),
+            "BatchGetValuesByDataFilterResponse",
+            "SpreadsheetsService.BatchGetValuesByDataFilter",
+            &[],
+        )
     },
     write("values.update", "ValueRange", "UpdateValuesResponse", "SpreadsheetsService.UpdateValues", ENTER),
     write("values.append", "ValueRange", "AppendValuesResponse", "SpreadsheetsService.AppendValues", ENTER),
     write("values.clear", "ClearValuesRequest", "ClearValuesResponse", "SpreadsheetsService.ClearValues", &[]),
-    write("values.batchUpdate", "BatchUpdateValuesRequest", "BatchUpdateValuesResponse",
-          "SpreadsheetsService.BatchUpdateValues", &[]),
-    write("values.batchUpdateByDataFilter", "BatchUpdateValuesByDataFilterRequest",
-          "BatchUpdateValuesByDataFilterResponse", "SpreadsheetsService.BatchUpdateValuesByDataFilter", &[]),
-    write("values.batchClear", "BatchClearValuesRequest", "BatchClearValuesResponse",
-          "SpreadsheetsService.BatchClearValues", &[]),
-    write("values.batchClearByDataFilter", "BatchClearValuesByDataFilterRequest",
-          "BatchClearValuesByDataFilterResponse", "SpreadsheetsService.BatchClearValuesByDataFilter", &[]),
+    write("values.batchUpdate", "BatchUpdateValuesRequest", "BatchUpdateValuesResponse", "SpreadsheetsService.BatchUpdateValues", &[]),
+    write(
+        "values.batchUpdateByDataFilter",
+        "BatchUpdateValuesByDataFilterRequest",
+        "BatchUpdateValuesByDataFilterResponse",
+        "SpreadsheetsService.BatchUpdateValuesByDataFilter",
+        &[],
+    ),
+    write("values.batchClear", "BatchClearValuesRequest", "BatchClearValuesResponse", "SpreadsheetsService.BatchClearValues", &[]),
+    write(
+        "values.batchClearByDataFilter",
+        "BatchClearValuesByDataFilterRequest",
+        "BatchClearValuesByDataFilterResponse",
+        "SpreadsheetsService.BatchClearValuesByDataFilter",
+        &[],
+    ),
+    Method { guarded: true, ..read("developerMetadata.get", None, "DeveloperMetadata", "DeveloperMetadataService.GetDeveloperMetadata", &[]) },
     Method {
         guarded: true,
-        ..read("developerMetadata.get", None, "DeveloperMetadata", "DeveloperMetadataService.GetDeveloperMetadata", &[])
+        ..read(
+            "developerMetadata.search",
+            Some("SearchDeveloperMetadataRequest"),
+            "SearchDeveloperMetadataResponse",
+            "DeveloperMetadataService.SearchDeveloperMetadata",
+            &[],
+        )
     },
-    Method {
-        guarded: true,
-        ..read("developerMetadata.search", Some("SearchDeveloperMetadataRequest"), "SearchDeveloperMetadataResponse",
-               "DeveloperMetadataService.SearchDeveloperMetadata", &[])
-    },
-    write("sheets.copyTo", "CopySheetToAnotherSpreadsheetRequest", "SheetProperties",
-          "SpreadsheetsService.CopySheetToAnotherSpreadsheet", &[]),
+    write("sheets.copyTo", "CopySheetToAnotherSpreadsheetRequest", "SheetProperties", "SpreadsheetsService.CopySheetToAnotherSpreadsheet", &[]),
     // Drive's way to share a file, at the same address; not a Sheets method, so without a message of its own.
-    Method { name: "drive.permissions.create", write: true, guarded: true, request: None, response: "any",
-             rpc: "DrivePermissions.Create", params: &["sendNotificationEmail", "supportsAllDrives"] },
+    Method {
+        name: "drive.permissions.create",
+        write: true,
+        guarded: true,
+        request: None,
+        response: "any",
+        rpc: "DrivePermissions.Create",
+        params: &["sendNotificationEmail", "supportsAllDrives"],
+    },
 ];
 
 /// Which method a request calls, on what.
@@ -166,10 +198,13 @@ impl Call {
         let known = |key: &str| COMMON.contains(&key) || self.route.method.params.contains(&key);
         match self.query.iter().find(|(key, _)| !known(key)) {
             None => Ok(()),
-            Some((key, _)) => Err(ApiError::bad_payload("", format!(
-                "Invalid JSON payload received. Unknown name \"{key}\": Cannot bind query parameter. Field '{key}' could \
+            Some((key, _)) => Err(ApiError::bad_payload(
+                "",
+                format!(
+                    "Invalid JSON payload received. Unknown name \"{key}\": Cannot bind query parameter. Field '{key}' could \
                  not be found in request message."
-            ))),
+                ),
+            )),
         }
     }
 }

@@ -85,9 +85,7 @@ fn grid_data(book: &Book, sheet: &Sheet, rect: Rect, mask: &Mask) -> Json {
     if let Some(mask) = mask.below("rowData") {
         put(&mut out, "rowData", row_data(sheet, rect, mask.below("values")));
     }
-    for (key, dim, range) in
-        [("rowMetadata", Dim::Rows, rect.r0..rect.r1), ("columnMetadata", Dim::Columns, rect.c0..rect.c1)]
-    {
+    for (key, dim, range) in [("rowMetadata", Dim::Rows, rect.r0..rect.r1), ("columnMetadata", Dim::Columns, rect.c0..rect.c1)] {
         if let Some(mask) = mask.below(key) {
             put(&mut out, key, lines(book, sheet, dim, range, mask));
         }

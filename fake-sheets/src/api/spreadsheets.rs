@@ -122,8 +122,7 @@ pub fn metadata_search(book: &Book, call: &Call) -> Result<Json, ApiError> {
     let filters = given.iter().map(|f| Filter::read(book, f)).collect::<Result<Vec<_>, _>>().map_err(ApiError::invalid)?;
     let mut matched = Vec::new();
     for entry in book.metadata.values() {
-        let hits: Vec<Json> =
-            filters.iter().zip(given).filter(|(f, _)| f.finds(book, entry)).map(|(_, g)| g.clone()).collect();
+        let hits: Vec<Json> = filters.iter().zip(given).filter(|(f, _)| f.finds(book, entry)).map(|(_, g)| g.clone()).collect();
         if !hits.is_empty() {
             matched.push(json!({"developerMetadata": entry.to_json(), "dataFilters": hits}));
         }

@@ -33,9 +33,7 @@ impl Input {
         match name {
             Some("RAW") => Ok(Self::Raw),
             Some("USER_ENTERED") => Ok(Self::Typed),
-            None | Some("INPUT_VALUE_OPTION_UNSPECIFIED") => {
-                Err(ApiError::invalid("'valueInputOption' is required but not specified"))
-            }
+            None | Some("INPUT_VALUE_OPTION_UNSPECIFIED") => Err(ApiError::invalid("'valueInputOption' is required but not specified")),
             Some(other) => Err(ApiError::invalid(format!("Invalid value at 'value_input_option': {other}"))),
         }
     }
@@ -84,7 +82,12 @@ pub fn rows_of(body: &Json) -> Result<Vec<Vec<Json>>, ApiError> {
 /// # Errors
 /// The refusal's text.
 pub fn put_rows(
-    ed: &mut Editor<'_>, range: &GridRange, rect: Rect, rows: &[Vec<Json>], input: Input, wish: Wish,
+    ed: &mut Editor<'_>,
+    range: &GridRange,
+    rect: Rect,
+    rows: &[Vec<Json>],
+    input: Input,
+    wish: Wish,
 ) -> Result<Map<String, Json>, String> {
     let width = rows.iter().map(Vec::len).max().unwrap_or(0);
     let title = ed.book.sheet(range.sheet).map(|s| s.title.clone()).unwrap_or_default();
@@ -183,7 +186,7 @@ pub fn update(ed: &mut Editor<'_>, call: &Call) -> Result<Json, ApiError> {
     update_range(ed, &range, &call.body, input, wish).map(Json::Object).map_err(ApiError::invalid)
 }
 
-fn totals(spreadsheet: &str, responses: Vec<Map<String, Json>>, tabs: &BTreeSet<i64>) -> Json {
+fn totals(spreadsheet: &str, responses: &[Map<String, Json>], tabs: &BTreeSet<i64>) -> Json {
     let sum = |key: &str| responses.iter().filter_map(|r| r.get(key).and_then(Json::as_u64)).sum::<u64>();
     json!({
         "spreadsheetId": spreadsheet,
@@ -218,7 +221,7 @@ pub fn batch_update(ed: &mut Editor<'_>, call: &Call) -> Result<Json, ApiError> 
             tabs.insert(range.sheet);
         }
     }
-    Ok(totals(&ed.book.id.clone(), responses, &tabs))
+    Ok(totals(&ed.book.id, &responses, &tabs))
 }
 
 fn clear_range(ed: &mut Editor<'_>, range: &GridRange) -> Result<String, String> {

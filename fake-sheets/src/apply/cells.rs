@@ -192,16 +192,16 @@ pub(super) fn repeat(ed: &mut Editor<'_>, body: &Json) -> Reply {
 fn fill(sheet: &mut Sheet, rect: Rect, data: &Json, mut writer: CellWriter) -> Result<(), Refusal> {
     let clears = data.as_object().is_none_or(serde_json::Map::is_empty);
     let end = if clears { rect.r1.min(sheet.rows.len()) } else { rect.r1 };
-    let mut memo: Option<(Option<Arc<Look>>, Option<Arc<Look>>)> = None;
+    let mut memo: Option<[Option<Arc<Look>>; 2]> = None;
     for row in rect.r0..end {
         for column in rect.c0..rect.c1 {
             let mut cell = sheet.cell(row, column).clone();
             match &memo {
-                Some((before, after)) if !writer.value && same(before.as_ref(), cell.look.as_ref()) => cell.look.clone_from(after),
+                Some([before, after]) if !writer.value && same(before.as_ref(), cell.look.as_ref()) => cell.look.clone_from(after),
                 _ => {
                     let before = cell.look.clone();
                     writer.write(&mut cell, data)?;
-                    memo = Some((before, cell.look.clone()));
+                    memo = Some([before, cell.look.clone()]);
                 }
             }
             sheet.set(row, column, cell);

@@ -28,8 +28,7 @@ pub(super) fn copy_paste(ed: &mut Editor<'_>, body: &Json) -> Reply {
     let sheet = ed.grid(from.sheet)?;
     a1::check_start(sheet, &from)?;
     let source = sheet.rect(&from);
-    let mut cells: Vec<Vec<Cell>> =
-        (source.r0..source.r1).map(|r| (source.c0..source.c1).map(|c| sheet.cell(r, c).clone()).collect()).collect();
+    let mut cells: Vec<Vec<Cell>> = (source.r0..source.r1).map(|r| (source.c0..source.c1).map(|c| sheet.cell(r, c).clone()).collect()).collect();
     if transposed {
         cells = (0..source.c1 - source.c0).map(|c| cells.iter().map(|row| row[c].clone()).collect()).collect();
     }

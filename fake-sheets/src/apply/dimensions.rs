@@ -73,8 +73,7 @@ fn inherit(sheet: &mut Sheet, dim: Dim, from: usize, new: std::ops::Range<usize>
     }
     match dim {
         Dim::Rows => {
-            let looks: Vec<Option<Arc<Look>>> =
-                sheet.rows.get(from).map(|row| row.cells.iter().map(bare).collect()).unwrap_or_default();
+            let looks: Vec<Option<Arc<Look>>> = sheet.rows.get(from).map(|row| row.cells.iter().map(bare).collect()).unwrap_or_default();
             for (column, look) in looks.into_iter().enumerate().filter(|(_, look)| look.is_some()) {
                 for row in new.clone() {
                     sheet.set(row, column, Cell { value: None, look: look.clone() });
@@ -99,10 +98,9 @@ pub(super) fn delete(ed: &mut Editor<'_>, body: &Json) -> Reply {
     let (from, to, word) = (range.start.unwrap_or(0), range.end.unwrap_or(count), dim.word());
     if from >= count || to > count {
         let at = from.max(count);
-        return Err(format!(
-            "Cannot delete a {word} that doesn't exist. Tried to delete {word} index {at} but there are only {count} {word}s."
-        )
-        .into());
+        return Err(
+            format!("Cannot delete a {word} that doesn't exist. Tried to delete {word} index {at} but there are only {count} {word}s.").into()
+        );
     }
     if to - from == count {
         return Err(format!("You can't delete all the {word}s on the sheet.").into());

@@ -28,10 +28,7 @@ pub(super) fn create(ed: &mut Editor<'_>, body: &Json) -> Reply {
     let id = match int(given, "metadataId") {
         Some(id) if id < 1 => return Err("Developer metadata ID must be positive.".into()),
         Some(id) if ed.book.metadata.contains_key(&id) => {
-            return Err(format!(
-                "Cannot add developer metadata with ID [{id}] because developer metadata with that ID already exists."
-            )
-            .into());
+            return Err(format!("Cannot add developer metadata with ID [{id}] because developer metadata with that ID already exists.").into());
         }
         Some(id) => id,
         None => free_id(ed),

@@ -55,10 +55,7 @@ fn check_title(book: &Book, title: &str, own: Option<i64>) -> Result<(), Refusal
 }
 
 fn check_frozen(sheet: &Sheet) -> Result<(), Refusal> {
-    for (word, frozen, count) in [
-        ("rows", sheet.frozen_rows, sheet.row_count),
-        ("columns", sheet.frozen_columns, sheet.column_count),
-    ] {
+    for (word, frozen, count) in [("rows", sheet.frozen_rows, sheet.row_count), ("columns", sheet.frozen_columns, sheet.column_count)] {
         if frozen >= count && frozen > 0 {
             return Err(format!("You can't freeze all visible {word} on the sheet.").into());
         }

@@ -37,9 +37,7 @@ pub(super) fn sort_range(ed: &mut Editor<'_>, body: &Json) -> Reply {
         to
     };
     rearrange(ed.grid_mut(range.sheet)?, rect, &order);
-    ed.book.move_lines(range.sheet, Dim::Rows, |at| {
-        Some(at.checked_sub(rect.r0).and_then(|i| to.get(i)).copied().unwrap_or(at))
-    });
+    ed.book.move_lines(range.sheet, Dim::Rows, |at| Some(at.checked_sub(rect.r0).and_then(|i| to.get(i)).copied().unwrap_or(at)));
     Ok(nothing())
 }
 

@@ -161,8 +161,7 @@ fn typed_date(input: &str) -> Option<(f64, &'static str)> {
     let separator = if input.contains('-') { '-' } else { '/' };
     let parts: Vec<u32> = input.split(separator).map(|p| p.parse().ok()).collect::<Option<_>>()?;
     let [a, b, c] = parts[..] else { return None };
-    let (year, month, day, pattern) =
-        if input.find(separator) == Some(4) { (a, b, c, "yyyy-mm-dd") } else { (c, a, b, "m/d/yyyy") };
+    let (year, month, day, pattern) = if input.find(separator) == Some(4) { (a, b, c, "yyyy-mm-dd") } else { (c, a, b, "m/d/yyyy") };
     let date = NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day).filter(|_| year >= 1900)?;
     let days = date.signed_duration_since(epoch()?.date()).num_days();
     Some((f64::from(i32::try_from(days).ok()?), pattern))

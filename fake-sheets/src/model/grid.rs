@@ -217,12 +217,7 @@ impl GridRange {
     pub fn to_json(&self) -> Json {
         let mut map = Map::new();
         put(&mut map, "sheetId", self.sheet);
-        for (key, bound) in [
-            ("startRowIndex", self.r0),
-            ("endRowIndex", self.r1),
-            ("startColumnIndex", self.c0),
-            ("endColumnIndex", self.c1),
-        ] {
+        for (key, bound) in [("startRowIndex", self.r0), ("endRowIndex", self.r1), ("startColumnIndex", self.c0), ("endColumnIndex", self.c1)] {
             put(&mut map, key, bound);
         }
         map.into()
@@ -232,12 +227,7 @@ impl GridRange {
     #[must_use]
     pub fn rect(&self, rows: usize, columns: usize) -> Rect {
         let (r0, c0) = (self.r0.unwrap_or(0), self.c0.unwrap_or(0));
-        Rect {
-            r0,
-            r1: self.r1.unwrap_or(rows).min(rows).max(r0),
-            c0,
-            c1: self.c1.unwrap_or(columns).min(columns).max(c0),
-        }
+        Rect { r0, r1: self.r1.unwrap_or(rows).min(rows).max(r0), c0, c1: self.c1.unwrap_or(columns).min(columns).max(c0) }
     }
 
     /// After rows or columns of its tab changed; `None` when all of it is gone.

@@ -330,10 +330,12 @@ impl Sheet {
             Shift::Delete { from, to } => *count -= to - from,
             Shift::Move { .. } => {}
         }
-        let moved = |range: &mut GridRange| range.shifted(dim, shift).is_some_and(|new| {
-            *range = new;
-            true
-        });
+        let moved = |range: &mut GridRange| {
+            range.shifted(dim, shift).is_some_and(|new| {
+                *range = new;
+                true
+            })
+        };
         self.merges.retain_mut(moved);
         self.bands.retain_mut(|(_, range, _)| moved(range));
         self.protections.retain_mut(|p| {

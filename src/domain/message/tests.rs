@@ -156,7 +156,7 @@ fn many_claims_cost_no_more_than_their_number() {
     let claims = (1..=50_000).map(|n| RowInput { occurrence: Some(n), ..row(-1, "A") });
     let assembled = good(claims.chain((0..50_000).map(|_| row(-1, "A"))).collect());
     assert_eq!(assembled.batch.rows.last().unwrap().occurrence, Some(100_000));
-    assert!(started.elapsed() < std::time::Duration::from_secs(30), "took {:?}", started.elapsed());
+    assert!(started.elapsed() < std::time::Duration::from_secs(60), "took {:?}", started.elapsed());
 }
 
 fn any_row() -> impl Strategy<Value = RowInput> {

@@ -96,7 +96,7 @@ impl<'a> Writes<'a> {
         let n_new = count(self.inserted.len());
         // Google deletes neither all rows of a tab nor all rows that are not frozen.
         let n_left = (prepared.row_count + n_new).saturating_sub(count(self.removed.len()));
-        let spare = u32::from(n_left <= prepared.frozen_rows.max(1));
+        let spare = u32::from(!self.removed.is_empty() && n_left <= prepared.frozen_rows.max(1));
         if n_new + spare > 0 {
             // Below the header its look would be inherited; at the grid's end there is nothing else to inherit from.
             let inherit_from_before = start > 1 || start >= prepared.row_count;

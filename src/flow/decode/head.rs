@@ -4,11 +4,11 @@
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, Utc};
 use super::json::{self, Json, NotText, Object};
 use super::{MAX_CLOCK_AHEAD, MAX_PAYLOAD_BYTES, MAX_ROWS, Poison, PoisonClass, RawMessage, V1Routing};
 use crate::domain::date;
 use crate::domain::ids::{BatchId, CompanyId};
+use chrono::{DateTime, Utc};
 
 /// The names a message may use, ours and the original's, and those of n8n's envelope.
 pub(super) const FIELDS: [&str; 13] = [

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use chrono::NaiveDate;
 use super::json::{self, Json, NotText, Object};
 use crate::domain::date;
 use crate::domain::ids::CompanyId;
 use crate::domain::message::{BadRowClass, BadRowReason, Candidate, RowInput};
 use crate::domain::money::{self, Cents, Currency};
+use chrono::NaiveDate;
 
 const FIELDS: [&str; 10] = ["id", "date", "amount", "description", "company_id", "currency", "memo", "counterparty", "occurrence", "void"];
 const ID: usize = 0;

@@ -6,8 +6,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::domain::company::Route;
 use crate::domain::message::{BadRow, Row};
-use crate::flow::work::{LetterKind, NewLetter, TxnsWork};
+use crate::flow::work::{LetterKind, NewLetter, PromoteWork, Record, TxnsWork};
 
 /// Class of what a company's database rejects for its data.
 pub(super) const REJECTED: &str = "rejected_by_database";
@@ -36,14 +37,24 @@ pub(super) fn of_rejected_row(work: &TxnsWork, row: &Row, code: &str) -> NewLett
 }
 
 pub(super) fn of_message(work: &TxnsWork, code: &str) -> NewLetter {
+    let batch_id = Some(work.batch.batch_id.to_string());
+    NewLetter { batch_id, ..rejected(&work.record, &work.route, code) }
+}
+
+/// A promote request that the company's database rejects.
+pub(in crate::flow) fn of_promote(work: &PromoteWork, code: &str) -> NewLetter {
+    rejected(&work.record, &work.route, code)
+}
+
+fn rejected(record: &Arc<Record>, route: &Route, code: &str) -> NewLetter {
     NewLetter {
-        record: Arc::clone(&work.record),
+        record: Arc::clone(record),
         pointer: String::new(),
         kind: LetterKind::Message,
         class: REJECTED,
         reason: format!("the company's database rejects it (SQLSTATE {code}): change the data, or the constraint or trigger, then `kylo dlq replay`"),
-        company_id: Some(work.route.company.to_string()),
-        batch_id: Some(work.batch.batch_id.to_string()),
+        company_id: Some(route.company.to_string()),
+        batch_id: None,
         row_text: None,
         envelope: None,
     }

@@ -4,19 +4,16 @@
 //! happen here: a later message of a company applied when an earlier one is stuck, or an outage taken for bad data.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::fold::Piece;
+use super::problem::{self, MAX_TRIES, Problem, lost_to_another};
 use super::schemas::Unusable;
-use super::transaction::{Done, code};
+use super::transaction::Done;
 use super::{Ingest, letters};
 use crate::domain::ids::batch_signature;
 use crate::flow::work::{Handled, NewLetter, Stuck};
 use crate::store::control::dead_letters;
-use crate::store::error::{Fault, classify, describe};
-
-/// How often a transaction that lost to another session (deadlock, serialisation) is tried in all.
-const MAX_TRIES: u32 = 5;
+use crate::store::error::describe;
 
 /// What came of some works.
 #[derive(Debug, Default)]
@@ -25,19 +22,6 @@ pub(super) struct Settled {
     pub(super) results: Vec<(usize, Result<Handled, Stuck>)>,
     /// Why the database as a whole does not answer: nothing else needs to be tried there now.
     pub(super) down: Option<String>,
-}
-
-/// Why a transaction came to nothing.
-#[derive(Clone, Debug)]
-enum Problem {
-    /// SQLSTATE: the data of one of its rows, or of one of its companies' triggers.
-    Data(String),
-    /// One company's schema is not what it must be.
-    Parked(String),
-    /// A lock or a statement took too long: perhaps one company's fault, nothing is lost by waiting.
-    Slow(String),
-    /// The database as a whole.
-    Down(String),
 }
 
 impl Ingest {
@@ -135,33 +119,20 @@ impl Ingest {
                 }
                 Err(error) => error,
             };
-            let lost = matches!(&error, Unusable::Sql(error) if code(error).starts_with("40"));
-            if !lost || tries == MAX_TRIES {
+            if !lost_to_another(&error) || tries == MAX_TRIES {
                 return Err(self.judge(pieces, error));
             }
-            tokio::time::sleep(Duration::from_millis(rand::random_range(5..=20 * u64::from(tries)))).await;
+            problem::pause(tries).await;
             tries += 1;
         }
     }
 
     fn judge(&self, pieces: &[Piece<'_>], error: Unusable) -> Problem {
-        let error = match error {
-            Unusable::Version(reason) => return Problem::Parked(reason),
-            Unusable::Sql(error) => error,
-        };
-        if let sqlx::Error::Configuration(_) = error {
-            return Problem::Parked(format!("db_dsn_rw: {}", describe(&error)));
+        let problem = problem::judge(error, pieces.first().map_or("", |piece| piece.work.route.schema.as_str()));
+        if let Problem::Parked(_) = &problem {
+            pieces.iter().for_each(|piece| self.schemas.doubt(&piece.work.route));
         }
-        match (classify(&error), code(&error).as_str()) {
-            (Fault::Data, code) => Problem::Data(code.to_owned()),
-            (Fault::Schema, _) => {
-                pieces.iter().for_each(|piece| self.schemas.doubt(&piece.work.route));
-                let (schema, reason) = (pieces.first().map_or("", |piece| piece.work.route.schema.as_str()), describe(&error));
-                Problem::Parked(format!("schema {schema} cannot be used: {reason}: run `kylo migrate`, and check the rights of the login in db_dsn_rw"))
-            }
-            (Fault::Down, "55P03" | "57014") => Problem::Slow(describe(&error)),
-            (Fault::Down, _) => Problem::Down(describe(&error)),
-        }
+        problem
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use sqlx::{Acquire, PgConnection, PgTransaction};
 
 use super::fold::{Company, Fold, Folded, Piece, Writes};
+use super::problem::code;
 use super::schemas::Unusable;
 use super::{Counts, Ingest};
 use crate::domain::rules::RuleSet;
@@ -131,9 +132,4 @@ async fn try_out(tx: &mut PgTransaction<'static>, writes: &Writes<'_>) -> Result
     }
     savepoint.rollback().await?;
     tried
-}
-
-/// The SQLSTATE, for people.
-pub(super) fn code(error: &sqlx::Error) -> String {
-    error.as_database_error().and_then(|error| error.code()).map_or_else(|| "unknown".to_owned(), |code| code.into_owned())
 }

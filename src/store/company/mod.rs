@@ -5,6 +5,7 @@ pub mod status;
 pub mod books;
 pub mod matched;
 pub mod pending;
+pub mod promotion;
 pub mod rules;
 pub mod schema;
 pub mod state;

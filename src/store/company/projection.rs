@@ -29,13 +29,9 @@ pub struct StateRow {
 /// # Errors
 /// The database's.
 pub async fn states(connection: &mut PgConnection, companies: &[String]) -> Result<Vec<StateRow>, sqlx::Error> {
-    sqlx::query_as!(
-        StateRow,
-        "SELECT company_id, pending_seq, active_seq, updated_at FROM company_state WHERE company_id = ANY($1)",
-        companies
-    )
-    .fetch_all(connection)
-    .await
+    sqlx::query_as!(StateRow, "SELECT company_id, pending_seq, active_seq, updated_at FROM company_state WHERE company_id = ANY($1)", companies)
+        .fetch_all(connection)
+        .await
 }
 
 /// Makes the transaction see one instant. Must be its first statement but for SET.

@@ -48,3 +48,13 @@ pub async fn figures(tx: &mut PgTransaction<'_>, company: &str, pending_posted: 
     .await?;
     Ok(found.unwrap_or_default())
 }
+
+/// Whether this user may write here: a row lock on nothing needs the right to update, and a server that takes writes.
+///
+/// # Errors
+/// The company database's: a standby, a missing right, a missing table.
+pub async fn can_write(tx: &mut PgTransaction<'_>) -> Result<(), sqlx::Error> {
+    sqlx::query!("UPDATE company_state SET seq = seq WHERE FALSE").execute(&mut **tx).await?;
+    sqlx::query!("INSERT INTO company_state (company_id) SELECT '' WHERE FALSE").execute(&mut **tx).await?;
+    Ok(())
+}

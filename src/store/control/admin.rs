@@ -2,10 +2,12 @@
 //!
 //! What must never happen here: two companies in one tab. So a change is checked against all other rows under a lock on the table.
 
+use std::sync::Arc;
+
 use sqlx::PgPool;
 
 use super::company_config;
-use crate::domain::company::{self, CompanyRow};
+use crate::domain::company::{self, CompanyRow, Route};
 use crate::domain::ids::CompanyId;
 
 /// What `company set` asks for. `None` keeps what the row has.
@@ -26,6 +28,23 @@ pub enum Set {
     Unchanged,
     /// Nothing was written. The text says what to change.
     Refused(String),
+}
+
+/// The row as it would be, before anything is written: so that the company's database is tried first.
+///
+/// # Errors
+/// The control database's.
+pub async fn preview(pool: &PgPool, id: &CompanyId, change: &Change) -> Result<Result<Arc<Route>, String>, sqlx::Error> {
+    let mut rows = company_config::load(pool).await?;
+    let mut row = rows.iter().position(|row| row.company_id == id.as_str()).map_or_else(|| empty(id), |at| rows.swap_remove(at));
+    apply(&mut row, change);
+    rows.push(row);
+    let mut routes = company::routes(&rows, &company::Bound::new());
+    Ok(match routes.remove(id) {
+        Some(Ok(route)) => Ok(route),
+        Some(Err(refused)) => Err(refused.reason),
+        None => Err("company_id must have 1 to 50 characters and no U+0000".to_owned()),
+    })
 }
 
 /// Creates or changes a company's row, if the result is one that the workers can serve and nobody else's tab is in it.

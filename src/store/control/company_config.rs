@@ -31,6 +31,7 @@ pub async fn load_in(connection: &mut PgConnection) -> Result<Vec<CompanyRow>, s
 /// # Errors
 /// The database's.
 pub async fn bound(pool: &PgPool) -> Result<Bound, sqlx::Error> {
-    let rows = sqlx::query!("SELECT company_id, spreadsheet_id, lower(configured_title) AS \"title!\" FROM control.sheet_tabs").fetch_all(pool).await?;
+    let rows =
+        sqlx::query!("SELECT company_id, spreadsheet_id, lower(configured_title) AS \"title!\" FROM control.sheet_tabs").fetch_all(pool).await?;
     Ok(rows.into_iter().map(|row| ((row.spreadsheet_id, row.title), row.company_id)).collect())
 }

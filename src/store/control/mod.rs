@@ -9,6 +9,7 @@ pub mod poison;
 pub mod status;
 pub mod trouble;
 pub mod workers;
+pub mod due;
 pub mod intents;
 pub mod posts;
 pub mod spreadsheets;

@@ -1,0 +1,240 @@
+//! Intent, one atomic batch, what the answer says, the ledger.
+//!
+//! What must never happen here: a batch sent without its intent in state `sent`, a second batch while one is in doubt unless it carries the same
+//! fence id, or a post counted as landed on anything but a 2xx answer or its own fence entry.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::project::{CompanyPlan, fresh_sheet_id};
+use super::read::Look;
+use super::{Halt, Session, Step};
+use crate::domain::fence::{self, Epoch, Frame, Mark, Verdict};
+use crate::domain::ids::TxnUid;
+use crate::domain::plan::{self, Answer, Budget, Found};
+use crate::domain::sheet::{Applied, Batch, EchoRange};
+use crate::domain::tab::Role;
+use crate::faults::CrashPoint;
+use crate::ports::CallError;
+use crate::store::control::intents::{self, IntentTab, NewIntent, OpenIntent, TypedByCompany};
+use crate::store::control::posts::{self, Landed};
+use crate::store::control::{spreadsheets, tabs};
+
+/// A batch on its way.
+struct Post {
+    intent_id: Uuid,
+    generation: i64,
+    new_epoch: bool,
+    tabs: Vec<IntentTab>,
+    typed: TypedByCompany,
+    batch: Batch,
+}
+
+impl Session<'_> {
+    /// Sends what was planned, with the next fence, and records what came of it.
+    pub(super) async fn send(&mut self, look: &Look, plans: Vec<CompanyPlan>, is_restored: bool) -> Result<Step, Halt> {
+        let post = self.prepare(look, &plans, is_restored)?;
+        self.write_intent(&post).await?;
+        self.options.faults.reached(CrashPoint::PostPlanned).await;
+        let control = &self.options.control;
+        let is_ours = spreadsheets::renew(control, self.spreadsheet.as_str(), self.options.holder).await?;
+        if !is_ours || !intents::mark_sent(control, post.intent_id).await? {
+            intents::abandon(control, post.intent_id).await?;
+            return Err(Halt::LeaseLost);
+        }
+        self.options.faults.reached(CrashPoint::PostSending).await;
+        let answer = self.gateway.apply(self.spreadsheet, &post.batch).await;
+        self.options.faults.reached(CrashPoint::PostAnswerRead).await;
+        match answer {
+            Ok(applied) => self.landed(&post, plans, &applied).await,
+            Err(CallError::Refused(reason)) => self.refused(&post, reason).await,
+            Err(CallError::Unknown(reason)) => {
+                intents::mark_in_doubt(&self.options.control, post.intent_id, &reason).await?;
+                self.round.in_doubt += 1;
+                Err(Halt::InDoubt(reason))
+            }
+            Err(error) => {
+                self.close(post.intent_id, "abandoned", &error.to_string()).await?;
+                Err(Halt::Call(error))
+            }
+        }
+    }
+
+    fn prepare(&self, look: &Look, plans: &[CompanyPlan], is_restored: bool) -> Result<Post, Halt> {
+        let metadata = &look.observed.metadata;
+        let intent_id = (self.options.ids)();
+        let generation = fence::highest(metadata) + 1;
+        let epoch = fence::epoch(look.control(), metadata, self.row.confirmed_generation, fresh_sheet_id(self.options));
+        let spreadsheet = self.spreadsheet.to_string();
+        let mark = Mark { intent: intent_id, spreadsheet, environment: self.options.environment.clone() };
+        let frame = Frame { mark, generation, epoch, at: self.options.clock.now(), metadata };
+        let mut requests = frame.requests().ok_or_else(|| Halt::Parked("the fence has used up its generations: use a new spreadsheet".to_owned()))?;
+        let mut post = Post {
+            intent_id,
+            generation,
+            new_epoch: is_restored || matches!(epoch, Epoch::Replace { .. }),
+            tabs: Vec::new(),
+            typed: BTreeMap::new(),
+            batch: Batch { requests: Vec::new(), echo: Vec::new() },
+        };
+        for plan in plans {
+            for tab in &plan.tabs {
+                post.tabs.push(self.intent_tab(plan, tab, intent_id));
+                if tab.plan.role == Role::Pending {
+                    post.typed.insert(plan.route.company.to_string(), tab.plan.typed.clone());
+                }
+                if !tab.plan.is_empty() {
+                    requests.extend(tab.plan.setup.iter().chain(&tab.plan.rows).cloned());
+                    post.batch.echo.push(EchoRange { title: tab.located.title.clone(), columns: tab.plan.span });
+                }
+            }
+        }
+        post.batch.requests = requests;
+        Ok(post)
+    }
+
+    fn intent_tab(&self, plan: &CompanyPlan, tab: &super::project::Planned, intent: Uuid) -> IntentTab {
+        let row = plan.row(tab);
+        let signature = plan::signature(&row.company_id, self.spreadsheet.as_str(), &row.title, intent, &tab.plan.rows);
+        IntentTab {
+            company: row.company_id,
+            role: tab.plan.role,
+            configured_title: row.configured_title,
+            title: row.title,
+            sheet_id: row.sheet_id,
+            seq: row.posted_seq,
+            signature,
+            row_count: tab.plan.row_count(),
+        }
+    }
+
+    /// The intent, and what people had typed when it was planned, in one transaction.
+    async fn write_intent(&self, post: &Post) -> Result<(), Halt> {
+        let mut tx = self.options.control.begin().await?;
+        let intent = NewIntent {
+            intent_id: post.intent_id,
+            spreadsheet_id: self.spreadsheet.as_str(),
+            generation: post.generation,
+            holder: self.options.holder,
+            tabs: &post.tabs,
+            operations: &post.batch.requests,
+            typed: &post.typed,
+        };
+        intents::insert(&mut tx, &intent).await?;
+        for (company, typed) in &post.typed {
+            tabs::set_typed(&mut tx, company, Role::Pending.as_str(), typed).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// A 2xx answer: it landed, once. What the answer shows is compared by planning again: an empty plan means that nobody was in the way.
+    async fn landed(&mut self, post: &Post, plans: Vec<CompanyPlan>, applied: &Applied) -> Result<Step, Halt> {
+        let mut tabs = post.tabs.clone();
+        let mut typed = post.typed.clone();
+        let mut damaged = Vec::new();
+        for plan in &plans {
+            for tab in plan.tabs.iter().filter(|tab| !tab.plan.is_empty()) {
+                let healthy = verify(plan, &tab.plan, applied, &mut typed);
+                if !healthy && tab.plan.complete {
+                    damaged.push(tab.plan.sheet_id);
+                }
+            }
+        }
+        for tab in tabs.iter_mut().filter(|tab| damaged.contains(&tab.sheet_id)) {
+            tab.seq = -1;
+        }
+        let landed = Landed {
+            intent_id: post.intent_id,
+            spreadsheet_id: self.spreadsheet.as_str(),
+            generation: post.generation,
+            tabs: &tabs,
+            typed: Some(&typed),
+            stay_due: false,
+            new_epoch: post.new_epoch,
+            at: self.options.clock.now(),
+        };
+        posts::confirm(&self.options.control, &landed).await?;
+        self.row.confirmed_generation = post.generation;
+        self.distrust_titles = false;
+        self.round.posted += 1;
+        let n_rows: usize = tabs.iter().map(|tab| tab.row_count).sum();
+        info!(spreadsheet = %self.spreadsheet, intent = %post.intent_id, generation = post.generation, tabs = tabs.len(), rows = n_rows, "posted");
+        self.options.faults.reached(CrashPoint::PostConfirmed).await;
+        if !damaged.is_empty() {
+            self.round.damaged += 1;
+            warn!(spreadsheet = %self.spreadsheet, intent = %post.intent_id, "people edited between read and write: posting again at once");
+        }
+        self.finish(&plans, &damaged).await
+    }
+
+    /// 400: this attempt applied nothing, but an attempt below us may have. The fence entry says.
+    async fn refused(&mut self, post: &Post, reason: String) -> Result<Step, Halt> {
+        let id = fence::id(post.generation).unwrap_or_default();
+        let entry = match self.gateway.metadata(self.spreadsheet, id).await {
+            Ok(entry) => entry,
+            Err(error) => {
+                intents::mark_in_doubt(&self.options.control, post.intent_id, &reason).await?;
+                self.round.in_doubt += 1;
+                return Err(Halt::Call(error));
+            }
+        };
+        match entry.map(|entry| fence::judge_entry(&entry, post.intent_id)) {
+            Some(Verdict::Landed) => {
+                let intent = OpenIntent {
+                    intent_id: post.intent_id,
+                    generation: post.generation,
+                    state: "sent".to_owned(),
+                    tabs: sqlx::types::Json(post.tabs.clone()),
+                    typed: Some(sqlx::types::Json(post.typed.clone())),
+                };
+                self.confirm_found(&intent).await?;
+                Ok(Step::Again)
+            }
+            Some(Verdict::ForeignKey(key)) => {
+                self.close(post.intent_id, "refused", "its fence id is taken by a foreign key").await?;
+                Err(self.foreign_key(post.generation, &key))
+            }
+            Some(_) => {
+                self.close(post.intent_id, "superseded", "another post took its generation").await?;
+                Ok(Step::Again)
+            }
+            None => {
+                self.close(post.intent_id, "refused", &reason).await?;
+                Ok(Step::Refused(reason))
+            }
+        }
+    }
+
+    async fn close(&self, intent: Uuid, state: &str, reason: &str) -> Result<(), Halt> {
+        let mut connection = self.options.control.acquire().await?;
+        intents::settle(&mut connection, intent, state, Some(reason)).await?;
+        Ok(())
+    }
+}
+
+/// Whether the answer shows the tab as it was to become. What people typed meanwhile is taken into `typed`.
+fn verify(company: &CompanyPlan, sent: &plan::TabPlan, applied: &Applied, typed: &mut TypedByCompany) -> bool {
+    let Some(echo) = applied.tabs.get(&sent.sheet_id) else { return false };
+    let mut wanted = company.wanted.clone();
+    let answers: HashMap<TxnUid, &Answer> = sent.answers.iter().map(|answer| (answer.uid, answer)).collect();
+    for row in &mut wanted.open {
+        if let Some(answer) = answers.get(&row.uid) {
+            row.answer.clone_from(&answer.answer);
+            row.answer_input.clone_from(&answer.answer_input);
+        }
+    }
+    wanted.typed.clone_from(&sent.typed);
+    let posted_seq = company.seq(sent);
+    match wanted.plan(&company.route, sent.role, Found::There(echo), posted_seq, &mut Budget::new(usize::MAX)) {
+        Ok(rest) => {
+            if sent.role == Role::Pending {
+                typed.insert(company.route.company.to_string(), rest.typed.clone());
+            }
+            rest.is_empty()
+        }
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,84 @@
+//! What became of posts whose answer never came. The fence that was just read decides; nothing else does.
+
+use tracing::{info, warn};
+
+use super::{Halt, Session};
+use crate::domain::fence::{self, Verdict};
+use crate::domain::sheet::MetadataEntry;
+use crate::store::control::intents::{self, OpenIntent};
+use crate::store::control::posts::{self, Landed};
+use crate::store::control::tabs;
+
+/// What settling left.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Posts found to have landed; they are in the ledger now.
+    pub landed: usize,
+    /// A batch may still land: the next one must carry its id, even if there is nothing else to send.
+    pub is_lingering: bool,
+    /// An older version of the spreadsheet is back.
+    pub is_restored: bool,
+}
+
+impl Session<'_> {
+    /// Settles every open intent of the spreadsheet by its metadata.
+    pub(super) async fn settle(&mut self, metadata: &[MetadataEntry]) -> Result<Settled, Halt> {
+        let control = &self.options.control;
+        let mut settled = Settled::default();
+        for intent in intents::open(control, self.spreadsheet.as_str()).await? {
+            if intent.state == "planned" && intents::abandon(control, intent.intent_id).await? {
+                continue;
+            }
+            match fence::judge(metadata, self.row.confirmed_generation, intent.generation, intent.intent_id) {
+                Verdict::Landed => {
+                    self.confirm_found(&intent).await?;
+                    settled.landed += 1;
+                }
+                Verdict::TakenBy(other) => self.supersede(&intent, &format!("intent {other} took its generation")).await?,
+                Verdict::Overtaken => self.supersede(&intent, "later generations have landed").await?,
+                Verdict::ForeignKey(key) => return Err(self.foreign_key(intent.generation, &key)),
+                Verdict::OursAbsent | Verdict::Restored => settled.is_lingering = true,
+            }
+        }
+        if settled.landed == 0 && fence::is_restored(metadata, self.row.confirmed_generation) {
+            warn!(spreadsheet = %self.spreadsheet, "an older version of the spreadsheet was restored: going on from what it shows");
+            tabs::set_all_due(control, self.spreadsheet.as_str()).await?;
+            self.round.again = true;
+            settled.is_restored = true;
+        }
+        Ok(settled)
+    }
+
+    /// Confirms a post that was not seen landing. Nobody has seen the tabs after it, so they stay due and are compared.
+    pub(super) async fn confirm_found(&mut self, intent: &OpenIntent) -> Result<(), Halt> {
+        let landed = Landed {
+            intent_id: intent.intent_id,
+            spreadsheet_id: self.spreadsheet.as_str(),
+            generation: intent.generation,
+            tabs: &intent.tabs,
+            typed: intent.typed.as_deref(),
+            stay_due: true,
+            new_epoch: false,
+            at: self.options.clock.now(),
+        };
+        posts::confirm(&self.options.control, &landed).await?;
+        self.row.confirmed_generation = self.row.confirmed_generation.max(intent.generation);
+        self.round.posted += 1;
+        info!(spreadsheet = %self.spreadsheet, intent = %intent.intent_id, "a post in doubt has landed");
+        Ok(())
+    }
+
+    pub(super) async fn supersede(&self, intent: &OpenIntent, reason: &str) -> Result<(), Halt> {
+        let mut connection = self.options.control.acquire().await?;
+        intents::settle(&mut connection, intent.intent_id, "superseded", Some(reason)).await?;
+        Ok(())
+    }
+
+    pub(super) fn foreign_key(&self, generation: i64, key: &str) -> Halt {
+        let id = fence::id(generation).unwrap_or_default();
+        Halt::Parked(format!(
+            "developer metadata {id} of spreadsheet {} stands under the key {key:?}, which is not Kylo's: remove that entry, or use another spreadsheet",
+            self.spreadsheet
+        ))
+    }
+}
