@@ -11,9 +11,10 @@ use database::Database;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kylo::domain::clock::SystemClock;
+use kylo::domain::ids::CompanyId;
 use kylo::flow::consume::{ConsumeError, ConsumeParts, ConsumeSettings, Consumer, ConsumerStatus, NoMetrics, TxnsHandler, TxnsTopic};
 use kylo::flow::lanes::LaneLimits;
-use kylo::flow::routing::RoutingCache;
+use kylo::flow::routing::{Routing, RoutingCache};
 use kylo::flow::source::{MessageSource, NextOffset, SourceEvent, SourceHealth};
 use kylo::flow::work::{Handled, Position, Record, Stuck, TxnsWork};
 use kylo::store::control::{dead_letters, poison};
@@ -74,6 +75,8 @@ struct Script {
     parked: BTreeSet<String>,
     /// Calls wait while this is set.
     blocked: bool,
+    /// Messages that calls have been given.
+    entered: usize,
     calls: usize,
 }
 
@@ -83,6 +86,7 @@ struct Fake(Arc<Mutex<Script>>);
 impl TxnsHandler for Fake {
     fn apply(&self, works: Vec<TxnsWork>) -> BoxFuture<'_, Vec<Result<Handled, Stuck>>> {
         async move {
+            self.0.lock().unwrap().entered += works.len();
             eventually("the handler to be let go", || !self.0.lock().unwrap().blocked).await;
             let mut script = self.0.lock().unwrap();
             script.calls += 1;
@@ -121,6 +125,7 @@ struct World {
     seen: Arc<Mutex<Seen>>,
     events: mpsc::UnboundedSender<SourceEvent>,
     status: watch::Receiver<ConsumerStatus>,
+    routes: Arc<RoutingCache>,
     stop: CancellationToken,
     running: JoinHandle<Result<(), ConsumeError>>,
 }
@@ -147,13 +152,13 @@ impl World {
         let (events, receiver) = mpsc::unbounded_channel();
         let (seen, fake) = (Arc::<Mutex<Seen>>::default(), Fake::default());
         let control = database.pool.clone();
-        let parts =
-            ConsumeParts { routes: RoutingCache::new(control.clone()), control, metrics: Arc::new(NoMetrics), worker: Uuid::new_v4() };
+        let routes = RoutingCache::new(control.clone());
+        let parts = ConsumeParts { routes: Arc::clone(&routes), control, metrics: Arc::new(NoMetrics), worker: Uuid::new_v4() };
         let topic = TxnsTopic { handler: fake.clone(), clock: Arc::new(SystemClock), limits };
         let consumer = Consumer::new(settings, parts, topic, Box::new(Scripted { events: receiver, seen: Arc::clone(&seen) }));
         let (status, stop) = (consumer.status(), CancellationToken::new());
         let running = tokio::spawn(consumer.run(stop.clone()));
-        let world = Self { database, fake, seen, events, status, stop, running };
+        let world = Self { database, fake, seen, events, status, routes, stop, running };
         world.assign(&[0, 1]);
         world
     }
@@ -330,6 +335,10 @@ async fn a_batch_of_an_unknown_company_is_a_dead_letter_that_a_replay_closes() {
         .database
         .execute("INSERT INTO control.company_config VALUES ('z', 'postgres://x/z', 'app_z', 'sheetz', 'P', 'A')")
         .await;
+    let company = CompanyId::parse("z").unwrap();
+    while !matches!(world.routes.of(&company).await.unwrap(), Routing::Known(_)) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert!(dead_letters::start_replay(&world.database.pool, letter.id).await.unwrap());
     world.send(vec![replayed(2)]);
     world.stored_up_to(0, 3).await;
@@ -386,7 +395,7 @@ async fn a_revoke_is_answered_when_what_is_in_hand_is_finished_and_stored() {
     let world = World::new().await;
     world.fake.0.lock().unwrap().blocked = true;
     world.send(vec![batch(0, 0, "a", "a1"), batch(1, 0, "b", "b1")]);
-    eventually("the messages to be in hand", || world.status.borrow().in_flight == 2).await;
+    eventually("both messages to be in hand", || world.fake.0.lock().unwrap().entered == 2).await;
     let mut answer = world.revoke(&[0], false);
     assert!(tokio::time::timeout(Duration::from_millis(100), &mut answer).await.is_err(), "answered before the work was done");
     world.fake.0.lock().unwrap().blocked = false;
@@ -401,7 +410,7 @@ async fn work_finished_after_a_lost_assignment_stores_nothing() {
     let world = World::new().await;
     world.fake.0.lock().unwrap().blocked = true;
     world.send(vec![batch(0, 0, "a", "a1")]);
-    eventually("the message to be in hand", || world.status.borrow().in_flight == 1).await;
+    eventually("the message to be in hand", || world.fake.0.lock().unwrap().entered == 1).await;
     assert!(world.revoke(&[0], true).await.is_err(), "a lost assignment needs no answer");
     world.assign(&[0]);
     world.fake.0.lock().unwrap().blocked = false;
@@ -442,7 +451,7 @@ async fn a_stop_finishes_what_is_in_hand_and_leaves() {
     let world = World::new().await;
     world.fake.0.lock().unwrap().blocked = true;
     world.send((0..10).map(|offset| batch(0, offset, "a", &format!("a{offset}"))).collect());
-    eventually("the messages to be in hand", || world.status.borrow().in_flight == 10).await;
+    eventually("the messages to be in hand", || world.fake.0.lock().unwrap().entered == 10).await;
     world.stop.cancel();
     world.fake.0.lock().unwrap().blocked = false;
     let seen = world.finish().await;

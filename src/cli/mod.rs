@@ -7,6 +7,7 @@ mod args;
 mod company;
 mod connect;
 mod consume;
+mod demo;
 mod dlq;
 mod failure;
 mod fake_sheets;
@@ -77,6 +78,7 @@ async fn dispatch(command: Command, settings: Settings) -> anyhow::Result<Outcom
         Command::Publish(args) => publish::run(args, &settings).await,
         Command::Dlq(args) => dlq::run(args, &settings).await,
         Command::Status(args) => status::run(args, &settings).await,
+        Command::Demo(args) => demo::run(args, &settings).await,
         Command::Plan(args) => plan::run(args, &settings).await,
         Command::FakeSheets(args) => fake_sheets::run(args).await,
     }
