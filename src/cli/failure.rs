@@ -25,7 +25,7 @@ impl Failed {
 
 /// Whether the exit code is 2.
 pub fn is_usage(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.is::<ConfigError>())
+    error.chain().any(<dyn std::error::Error>::is::<ConfigError>)
 }
 
 /// `error: what`, one line per cause, then the hint.

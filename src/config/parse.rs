@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
             Some((host, port)) => !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok_and(|port| port > 0),
             None => false,
         };
-        if brokers.is_empty() || !brokers.iter().all(|broker| ok(broker)) {
+        if brokers.is_empty() || !brokers.iter().all(ok) {
             self.wrong(format!("{} is {text:?}", var.name), "give host:port, several separated by commas, without a scheme");
         }
         brokers.join(",")

@@ -128,7 +128,7 @@ async fn try_out(tx: &mut PgTransaction<'static>, writes: &Writes<'_>) -> Result
     let mut tried = write(&mut savepoint, writes).await;
     if tried.is_ok() {
         // What a deferred constraint would say at COMMIT, it says now.
-        tried = sqlx::query("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *savepoint).await.map(|_| ());
+        tried = crate::store::company::check_deferred(&mut savepoint).await;
     }
     savepoint.rollback().await?;
     tried

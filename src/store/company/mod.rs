@@ -11,3 +11,11 @@ pub mod schema;
 pub mod state;
 pub mod transactions;
 pub mod projection;
+
+/// What a deferred constraint would say at COMMIT, it says now.
+///
+/// # Errors
+/// The constraint's.
+pub async fn check_deferred(connection: &mut sqlx::PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SET CONSTRAINTS ALL IMMEDIATE").execute(connection).await.map(drop)
+}
