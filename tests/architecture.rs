@@ -53,7 +53,8 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
 
 /// Files that hold tests alone.
 fn is_test_file(path: &Path) -> bool {
-    path.components().any(|part| part.as_os_str() == "tests") || path.file_stem().is_some_and(|stem| stem == "tests" || stem.to_string_lossy().ends_with("_tests"))
+    path.components().any(|part| part.as_os_str() == "tests")
+        || path.file_stem().is_some_and(|stem| stem == "tests" || stem.to_string_lossy().ends_with("_tests"))
 }
 
 /// The lines of a file before its test module, without comments.
@@ -97,7 +98,12 @@ fn nobody_imports_what_lies_above() {
 
 #[test]
 fn foreign_types_stay_in_their_adapter() {
-    let homes = [("rdkafka", "src/adapters/kafka"), ("google_sheets4", "src/adapters/sheets"), ("yup_oauth2", "src/adapters/sheets"), ("axum", "src/adapters/http")];
+    let homes = [
+        ("rdkafka", "src/adapters/kafka"),
+        ("google_sheets4", "src/adapters/sheets"),
+        ("yup_oauth2", "src/adapters/sheets"),
+        ("axum", "src/adapters/http"),
+    ];
     let mut violations = Vec::new();
     for (path, text) in sources("src").into_iter().filter(|(path, _)| !is_test_file(path)) {
         for (number, line) in code(&text) {
@@ -159,7 +165,10 @@ fn only_one_file_reads_the_environment() {
     let readers: Vec<_> = sources("src")
         .into_iter()
         .filter(|(path, _)| !is_test_file(path))
-        .filter(|(_, text)| code(text).any(|(_, line)| ["env::vars", "env::var(", "env::var_os("].iter().any(|call| line.contains(call) && !line.contains("\"PATH\""))))
+        .filter(|(_, text)| {
+            code(text)
+                .any(|(_, line)| ["env::vars", "env::var(", "env::var_os("].iter().any(|call| line.contains(call) && !line.contains("\"PATH\"")))
+        })
         .map(|(path, _)| path.display().to_string())
         .collect();
     assert_eq!(readers, ["src/config/env.rs"], "config::env reads every variable once, so that misspelt ones are found");
@@ -185,7 +194,12 @@ fn every_variable_is_in_the_example_environment_with_its_default() {
             assert!(example.contains(alias), ".env.example does not name {alias}");
         }
     }
-    for name in example.lines().filter_map(|line| line.trim_start_matches('#').split_once('=')).map(|(name, _)| name).filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_')) {
+    for name in example
+        .lines()
+        .filter_map(|line| line.trim_start_matches('#').split_once('='))
+        .map(|(name, _)| name)
+        .filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+    {
         assert!(env::ALL.iter().any(|var| var.name == name), ".env.example has {name}, which kylo does not read");
     }
 }

@@ -66,7 +66,8 @@ mod tests {
 
     #[test]
     fn the_chain_is_told_once_and_the_hint_comes_last() {
-        let error = Result::<(), _>::Err(Failed::new("the server does not answer").hint("start it")).context("cannot list the companies").unwrap_err();
+        let error =
+            Result::<(), _>::Err(Failed::new("the server does not answer").hint("start it")).context("cannot list the companies").unwrap_err();
         assert_eq!(text(&error), "error: cannot list the companies\n  caused by: the server does not answer\n  hint: start it");
         assert!(!is_usage(&error));
         assert!(is_usage(&ConfigError::one("x", "y").into()));

@@ -31,7 +31,10 @@ pub struct Args {
 
 pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     if !args.addr.ip().is_loopback() {
-        return Err(usage(format!("--addr is {}, which is not loopback", args.addr), "give 127.0.0.1:PORT or [::1]:PORT: the emulator has no real access control"));
+        return Err(usage(
+            format!("--addr is {}, which is not loopback", args.addr),
+            "give 127.0.0.1:PORT or [::1]:PORT: the emulator has no real access control",
+        ));
     }
     let Args { addr, key_file, quota, open } = args;
     serve(ServeOptions { addr, key_file, quota, open, ..ServeOptions::default() }).await?;

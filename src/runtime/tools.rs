@@ -9,8 +9,8 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::wire::{self, PosterParts};
-pub use crate::adapters::kafka::admin::{AdminError, TopicReport, TopicState};
 use crate::adapters::kafka::admin::{self, TopicSpec};
+pub use crate::adapters::kafka::admin::{AdminError, TopicReport, TopicState};
 use crate::adapters::kafka::client::KafkaSettings;
 use crate::adapters::kafka::lag;
 pub use crate::adapters::kafka::producer::{KafkaProducer, OutRecord, PublishError};
@@ -81,11 +81,17 @@ pub struct GroupLag {
 /// The broker does not answer.
 pub async fn lags(settings: &Settings) -> Result<Vec<GroupLag>, AdminError> {
     let kafka = &settings.kafka;
-    let client = KafkaSettings::from_config(kafka).map_err(|error| AdminError::Unreachable { brokers: kafka.brokers.clone(), reason: error.to_string() })?;
+    let client =
+        KafkaSettings::from_config(kafka).map_err(|error| AdminError::Unreachable { brokers: kafka.brokers.clone(), reason: error.to_string() })?;
     let mut all = Vec::new();
     for (group, topic) in [(&kafka.group_txns, &kafka.topic_txns), (&kafka.group_promote, &kafka.topic_promote)] {
         let found = lag::lag(&client, group, topic).await?;
-        all.extend(found.into_iter().map(|lag| GroupLag { group: group.clone(), topic: topic.clone(), partition: lag.partition, behind: lag.behind }));
+        all.extend(found.into_iter().map(|lag| GroupLag {
+            group: group.clone(),
+            topic: topic.clone(),
+            partition: lag.partition,
+            behind: lag.behind,
+        }));
     }
     Ok(all)
 }

@@ -167,7 +167,10 @@ async fn a_row_deleted_while_open_comes_back_with_the_cells_last_read_and_approv
     world.settle().await;
     let tab = world.pending("710");
     let row = tab.row_of("WALMART");
-    assert_eq!((tab.text(row, "Target_Sheet"), tab.text(row, "Target_Header"), tab.text(row, "Approved")), ("OPEX".into(), "FOOD".into(), "FALSE".into()));
+    assert_eq!(
+        (tab.text(row, "Target_Sheet"), tab.text(row, "Target_Header"), tab.text(row, "Approved")),
+        ("OPEX".into(), "FOOD".into(), "FALSE".into())
+    );
     assert!(tab.text(row, "Status").starts_with("changed:"));
     world.assert_equal("710").await;
 }

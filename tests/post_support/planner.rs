@@ -212,7 +212,8 @@ impl Bench {
         let tab = self.book.has(TAB).then(|| self.book.grid(TAB).observe());
         let found = tab.as_ref().map_or(Found::Missing { sheet_id: 9 }, Found::There);
         let open: Vec<OpenRow> = self.open.values().cloned().collect();
-        let input = PendingInput { company: "710", title: TAB, tab: found, open: &open, gone: &self.gone, typed: &self.typed, posted_seq: self.posted_seq };
+        let input =
+            PendingInput { company: "710", title: TAB, tab: found, open: &open, gone: &self.gone, typed: &self.typed, posted_seq: self.posted_seq };
         plan_pending(&input, &mut Budget::new(budget)).unwrap()
     }
 

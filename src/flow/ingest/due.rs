@@ -44,7 +44,10 @@ impl DueBell {
                 std::mem::take(&mut waiting.companies).into_iter().collect()
             };
             if let Err(error) = crate::store::control::due::signal(&self.control, &companies).await {
-                tracing::debug!(error = crate::store::error::describe(&error), "could not signal that tabs are due; posters will see it by themselves");
+                tracing::debug!(
+                    error = crate::store::error::describe(&error),
+                    "could not signal that tabs are due; posters will see it by themselves"
+                );
             }
         }
     }
