@@ -115,8 +115,10 @@ fn foreign_types_stay_in_their_adapter() {
 
 #[test]
 fn sql_stays_in_the_store() {
+    // The demonstration plays an operator, who looks with SQL of their own.
+    let homes = ["src/store", "src/runtime/demo"];
     let mut violations = Vec::new();
-    for (path, text) in sources("src").into_iter().filter(|(path, _)| !is_test_file(path) && !path.starts_with("src/store")) {
+    for (path, text) in sources("src").into_iter().filter(|(path, _)| !is_test_file(path) && !homes.iter().any(|home| path.starts_with(home))) {
         for (number, line) in code(&text) {
             if ["sqlx::query", "query!(", "query_as!(", "query_scalar!(", "raw_sql("].iter().any(|statement| line.contains(statement)) {
                 violations.push(format!("{}:{number} has SQL: every statement is in src/store", path.display()));
