@@ -1,6 +1,8 @@
 //! The rules of the house, checked over the sources: who may import whom, how long a file may be, what is forbidden outside tests, and that
 //! every setting is documented. A violation prints the rule.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot read the sources must fail")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -87,7 +89,7 @@ fn nobody_imports_what_lies_above() {
         for (number, line) in code(&text) {
             for import in imports(line) {
                 let fits = |allowed: &&str| import == *allowed || import.starts_with(&format!("{allowed}::"));
-                if !allowed.iter().any(|allowed| fits(&allowed)) {
+                if !allowed.iter().any(fits) {
                     violations.push(format!("{}:{number} imports crate::{import}; {layer} may import only {}", path.display(), allowed.join(", ")));
                 }
             }
@@ -119,8 +121,10 @@ fn foreign_types_stay_in_their_adapter() {
 
 #[test]
 fn sql_stays_in_the_store() {
+    // The demonstration plays an operator, who looks with SQL of their own.
+    let homes = ["src/store", "src/runtime/demo"];
     let mut violations = Vec::new();
-    for (path, text) in sources("src").into_iter().filter(|(path, _)| !is_test_file(path) && !path.starts_with("src/store")) {
+    for (path, text) in sources("src").into_iter().filter(|(path, _)| !is_test_file(path) && !homes.iter().any(|home| path.starts_with(home))) {
         for (number, line) in code(&text) {
             if ["sqlx::query", "query!(", "query_as!(", "query_scalar!(", "raw_sql("].iter().any(|statement| line.contains(statement)) {
                 violations.push(format!("{}:{number} has SQL: every statement is in src/store", path.display()));

@@ -2,6 +2,8 @@
 //!
 //! Needs a Postgres server (tests/support/database.rs). Nothing here needs a broker: what does is in tests/kafka.rs and the demo.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on must fail")]
+
 #[path = "support/database.rs"]
 mod database;
 
