@@ -392,6 +392,35 @@ async fn rows_sorted_between_our_read_and_our_write_cost_nothing_that_was_typed(
 }
 
 #[tokio::test]
+async fn a_tick_that_is_lost_because_rows_moved_under_our_write_is_answered() {
+    for delete in [true, false] {
+        let world = world_of_three().await;
+        world.edit("710", |tab| {
+            tab.approve("WALMART", "OPEX", "FOOD");
+            tab.approve("UBER", "OPEX", "TRAVEL");
+            let row = tab.row_of("WALMART");
+            tab.set(row, "Amount", Value::Number(77.0));
+        });
+        if delete {
+            world.resolve("710", "STARBUCKS").await;
+        } else {
+            world.add("710", "t4", "AMAZON", 5).await;
+        }
+        // What is meant for WALMART in row 2 falls on UBER; so does the removal of row 1 in the other case.
+        world.service.fault(Fault::PeopleFirst(Box::new(|book| {
+            let tab = book.grid_mut("710 Pending");
+            tab.delete(1, 1).unwrap();
+        })));
+        world.assert_equal("710").await;
+        let tab = world.pending("710");
+        let row = tab.row_of("UBER");
+        assert_eq!((tab.text(row, "Approved"), tab.text(row, "Target_Header")), ("FALSE".into(), "TRAVEL".into()));
+        assert!(tab.text(row, "Status").starts_with("changed:"), "{delete}: {}", tab.text(row, "Status"));
+        assert_eq!(tab.text(tab.row_of("WALMART"), "Target_Header"), "FOOD");
+    }
+}
+
+#[tokio::test]
 async fn a_tab_renamed_between_our_read_and_our_write_is_found_again() {
     let world = edited_between(|book| book.grid_mut("710 Pending").title = "Neu".to_owned()).await;
     world.settle().await;
