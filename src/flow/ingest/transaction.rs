@@ -63,7 +63,7 @@ impl Ingest {
         let stored = load(&mut tx, &Fold::new(&companies, all, &known.ledger), all).await?;
         let mut rejected = Vec::new();
         // Halves still to be tried, the first on top: at most about two per halving.
-        let mut halves = vec![0..piece.rows.len()];
+        let mut halves: Vec<_> = std::iter::once(0..piece.rows.len()).collect();
         while let Some(half) = halves.pop() {
             let part = [piece.part(half.clone())];
             let mut fold = Fold::new(&companies, &part, &known.ledger);
