@@ -20,7 +20,7 @@ pub fn server_dsn() -> String {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test's own settings, not the program's")]
-fn variable(name: &str) -> Option<String> {
+pub fn variable(name: &str) -> Option<String> {
     if let Ok(value) = std::env::var(name) {
         return Some(value);
     }
