@@ -47,6 +47,7 @@ pub trait SheetGateway: Send + Sync + std::fmt::Debug {
     /// One atomic batchUpdate.
     fn apply<'a>(&'a self, spreadsheet: &'a SpreadsheetId, batch: &'a Batch) -> BoxFuture<'a, Result<Applied, CallError>>;
 
-    /// One metadata entry wherever it is attached, by id. `None` if there is none.
+    /// One metadata entry wherever it is attached, by id. `None` if there is none; that takes a second call, which tells a missing entry from
+    /// a missing spreadsheet.
     fn metadata<'a>(&'a self, spreadsheet: &'a SpreadsheetId, id: i32) -> BoxFuture<'a, Result<Option<MetadataEntry>, CallError>>;
 }

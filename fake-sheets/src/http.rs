@@ -23,6 +23,8 @@ use crate::state::Model;
 
 /// The largest body that is read.
 const MAX_BODY: usize = 64 << 20;
+/// How long a body that is cut waits before the connection ends.
+const CUT_AFTER: Duration = Duration::from_millis(10);
 const JSON: &str = "application/json; charset=UTF-8";
 
 /// Marks a response that must never be sent: the connection ends instead. See `server.rs`.
@@ -252,7 +254,11 @@ fn ending(end: Option<&FaultKind>, mut record: CallRecord, answer: &Json) -> (Ca
         Some(FaultKind::CutBody { keep, looks_whole }) => {
             let whole = Bytes::from(body());
             let kept = whole.slice(..(*keep).min(whole.len()));
-            let body = if *looks_whole { Body::from(kept) } else { Body::new(CutBody { rest: Some(kept), length: whole.len() as u64 }) };
+            let body = if *looks_whole {
+                Body::from(kept)
+            } else {
+                Body::new(CutBody { rest: Some(kept), length: whole.len() as u64, pause: Box::pin(tokio::time::sleep(CUT_AFTER)) })
+            };
             (record, respond(200, JSON, body))
         }
         _ => (record, respond(200, JSON, body())),
@@ -277,17 +283,20 @@ async fn hang(model: &Model, call: Call, account: &str, record: &CallRecord, han
 struct CutBody {
     rest: Option<Bytes>,
     length: u64,
+    /// Between the part that is sent and the end, so that the part is on its way before the connection goes.
+    pause: Pin<Box<tokio::time::Sleep>>,
 }
 
 impl HttpBody for CutBody {
     type Data = Bytes;
     type Error = std::io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        Poll::Ready(Some(match self.rest.take() {
-            Some(bytes) => Ok(Frame::data(bytes)),
-            None => Err(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "cut on purpose")),
-        }))
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        if let Some(bytes) = self.rest.take() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        std::task::ready!(self.pause.as_mut().poll(context));
+        Poll::Ready(Some(Err(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "cut on purpose"))))
     }
 
     fn size_hint(&self) -> SizeHint {

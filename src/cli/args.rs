@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{company, consume, dlq, migrate, run, status};
+use super::{company, consume, demo, dlq, fake_sheets, migrate, plan, publish, run, status, topics};
 use crate::config::env;
 
 #[derive(Debug, Parser)]
@@ -29,9 +29,14 @@ pub enum Command {
     Run(run::Args),
     Consume(consume::Args),
     Migrate(migrate::Args),
+    Topics(topics::Args),
     Company(company::Args),
+    Publish(publish::Args),
     Dlq(dlq::Args),
     Status(status::Args),
+    Plan(plan::Args),
+    Demo(demo::Args),
+    FakeSheets(fake_sheets::Args),
 }
 
 fn version() -> &'static str {

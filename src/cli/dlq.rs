@@ -11,6 +11,8 @@ use super::connect::{control, failed};
 use super::failure::Failed;
 use super::{Outcome, mask, output, usage};
 use crate::config::Settings;
+use crate::flow::dead_letter::{self, Replay};
+use crate::runtime::tools::{self, OutRecord};
 use crate::store::control::dead_letters::{self, Filter, LetterRow};
 use crate::store::control::poison;
 
@@ -26,6 +28,7 @@ pub struct Args {
 enum Command {
     List(ListArgs),
     Show(ShowArgs),
+    Replay(ReplayArgs),
     Discard(ChangeArgs),
     Resume(ResumeArgs),
 }
@@ -72,11 +75,30 @@ struct ShowArgs {
     json: bool,
 }
 
+/// Publish the original bytes again, to the original topic
+///
+/// The worker then closes the letter, or counts one more attempt. A row goes out as a batch of its own with the original created_at, so it
+/// changes nothing that is newer.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  kylo dlq replay 12            # says what it would do\n  kylo dlq replay 12 13 --yes\n  kylo dlq replay --company 710 --yes\n\n\
+    Exit codes: 0 done (or would be), 1 nothing found or not published, 2 usage or configuration.")]
+struct ReplayArgs {
+    #[command(flatten)]
+    change: ChangeForm,
+}
+
 /// Close letters that must never be applied; they are pruned later
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  kylo dlq discard 12           # says what it would do\n  kylo dlq discard 12 13 --yes\n  kylo dlq discard --class not_json --yes\n\n\
     Exit codes: 0 done (or would be), 1 nothing found, 2 usage or configuration.")]
 struct ChangeArgs {
+    #[command(flatten)]
+    change: ChangeForm,
+}
+
+/// Which letters to change, and whether to.
+#[derive(Debug, clap::Args)]
+struct ChangeForm {
     /// Ids; without them the filters choose
     ids: Vec<i64>,
     #[command(flatten)]
@@ -107,7 +129,8 @@ pub async fn run(args: Args, settings: &Settings) -> anyhow::Result<Outcome> {
     match args.command {
         Command::List(args) => list(&args, &control).await,
         Command::Show(args) => show(&args, &control).await,
-        Command::Discard(args) => discard(&args, &control).await,
+        Command::Replay(args) => replay(&args.change, &control, settings).await,
+        Command::Discard(args) => discard(&args.change, &control).await,
         Command::Resume(args) => resume(&args, &control).await,
     }
 }
@@ -254,7 +277,7 @@ async fn show(args: &ShowArgs, control: &PgPool) -> anyhow::Result<Outcome> {
 }
 
 /// The open letters that a change is about. Neither ids nor a filter = all of them, which is asked for too easily by mistake.
-async fn chosen(args: &ChangeArgs, control: &PgPool) -> anyhow::Result<Vec<LetterRow>> {
+async fn chosen(args: &ChangeForm, control: &PgPool) -> anyhow::Result<Vec<LetterRow>> {
     if args.ids.is_empty() && !args.which.narrows() {
         return Err(usage("which letters is not said", "give ids, or --company, --class or --topic"));
     }
@@ -266,7 +289,33 @@ async fn chosen(args: &ChangeArgs, control: &PgPool) -> anyhow::Result<Vec<Lette
     Ok(open)
 }
 
-async fn discard(args: &ChangeArgs, control: &PgPool) -> anyhow::Result<Outcome> {
+async fn replay(args: &ChangeForm, control: &PgPool, settings: &Settings) -> anyhow::Result<Outcome> {
+    let letters = chosen(args, control).await?;
+    if !args.yes {
+        let count = letters.len();
+        print(&letters.into_iter().map(Listed::from).collect::<Vec<_>>())?;
+        output::note(&format!("would publish {count} letter(s) again, each to its topic. Do it with --yes"));
+        return Ok(Outcome::Done);
+    }
+    let producer = tools::producer(settings)?;
+    let mut outcome = Outcome::Done;
+    for letter in letters {
+        let publish = async |replay: Replay| {
+            let Replay { topic, key, payload, headers } = replay;
+            producer.publish(OutRecord { topic, key, payload, headers }).await.map(drop).map_err(|error| error.to_string())
+        };
+        match dead_letter::replay(control, letter.id, None, publish).await {
+            Ok(()) => output::line(&format!("published letter {} again to {}; the worker closes it or counts one more attempt", letter.id, letter.topic))?,
+            Err(error) => {
+                output::note(&error.to_string());
+                outcome = Outcome::No;
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+async fn discard(args: &ChangeForm, control: &PgPool) -> anyhow::Result<Outcome> {
     let letters = chosen(args, control).await?;
     let ids: Vec<_> = letters.iter().map(|letter| letter.id).collect();
     if !args.yes {

@@ -7,13 +7,18 @@ mod args;
 mod company;
 mod connect;
 mod consume;
+mod demo;
 mod dlq;
 mod failure;
+mod fake_sheets;
 mod mask;
 mod migrate;
 pub mod output;
+mod plan;
+mod publish;
 mod run;
 mod status;
+mod topics;
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
@@ -68,9 +73,14 @@ async fn dispatch(command: Command, settings: Settings) -> anyhow::Result<Outcom
         Command::Run(args) => run::run(args, settings).await,
         Command::Consume(args) => consume::run(args, settings).await,
         Command::Migrate(args) => migrate::run(args, &settings).await,
+        Command::Topics(args) => topics::run(args, &settings).await,
         Command::Company(args) => company::run(args, &settings).await,
+        Command::Publish(args) => publish::run(args, &settings).await,
         Command::Dlq(args) => dlq::run(args, &settings).await,
         Command::Status(args) => status::run(args, &settings).await,
+        Command::Demo(args) => demo::run(args, &settings).await,
+        Command::Plan(args) => plan::run(args, &settings).await,
+        Command::FakeSheets(args) => fake_sheets::run(args).await,
     }
 }
 

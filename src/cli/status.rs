@@ -14,6 +14,7 @@ use super::{Outcome, output};
 use crate::config::Settings;
 use crate::domain::company::{self, Routes};
 use crate::domain::ids::CompanyId;
+use crate::runtime::tools::{self, GroupLag};
 use crate::store::company::status::{Figures, figures};
 use crate::store::control::status::{self, CompanyFigures, OpenIntent, Trouble};
 use crate::store::control::workers::{self, WorkerRow};
@@ -118,7 +119,11 @@ struct ClassCount {
 pub async fn run(args: Args, settings: &Settings) -> anyhow::Result<Outcome> {
     let only = args.company.as_deref().map(super::company::company_id).transpose()?;
     let control = control(settings).await?;
-    let report = gather(&control, only.as_ref()).await.map_err(|error| failed("read the control database", &error))?;
+    let mut report = gather(&control, only.as_ref()).await.map_err(|error| failed("read the control database", &error))?;
+    match tools::lags(settings).await {
+        Ok(lags) => report.lag = lags.into_iter().filter(|lag| args.json || lag.behind > 0).map(Lag::from).collect(),
+        Err(error) => report.warnings.push(format!("the lag is not known: {error}")),
+    }
     if args.json {
         output::json(&report)?;
     } else {
@@ -223,6 +228,13 @@ impl From<WorkerRow> for Worker {
             started_at: row.started_at,
             heartbeat_seconds_ago: row.age_seconds,
         }
+    }
+}
+
+impl From<GroupLag> for Lag {
+    fn from(lag: GroupLag) -> Self {
+        let GroupLag { group, topic, partition, behind } = lag;
+        Self { group, topic, partition, behind }
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Kafka {
     pub protocol: Protocol,
     pub sasl: Option<Sasl>,
     pub ca_location: Option<PathBuf>,
+    /// A group member that is silent for this long has died. Not a variable: brokers refuse less than 6 s, and more only delays a takeover.
+    pub session_timeout: Duration,
 }
 
 /// librdkafka's `security.protocol`.
@@ -184,6 +186,11 @@ impl Settings {
         Ok(Self { warnings: settings.all_warnings(typed), ..settings })
     }
 
+    /// Whether a variable was set, not left to its default.
+    pub fn is_given(&self, var: &env::Var) -> bool {
+        self.table.iter().any(|(name, _, origin)| *name == var.name && *origin != Origin::Default)
+    }
+
     /// The control database's connection string.
     ///
     /// # Errors
@@ -312,6 +319,7 @@ fn kafka(reader: &mut Reader<'_>) -> Kafka {
         protocol,
         sasl,
         ca_location: reader.readable_file(&env::KAFKA_SSL_CA_LOCATION),
+        session_timeout: Duration::from_secs(6),
     }
 }
 

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::consume::handle::{Handler, Item, Outcome};
 use super::consume::status::MessageOutcome;
 use super::consume::topics::Topic;
+use super::routing::Routing;
 use super::work::Stuck;
 use crate::domain::ids::CompanyId;
 use crate::store::control::held;
@@ -58,6 +59,12 @@ pub async fn drain<T: Topic>(
             trouble::release_drain(pool, name, kind, holder, None).await?;
             return Ok(Drained::Stopped);
         }
+        // Taken before the try: what changes meanwhile is another version, and tried again.
+        let config_version = match handler.routes.of(company).await? {
+            Routing::Known(route) => Some(route.version),
+            Routing::Refused(refused) => Some(refused.version),
+            Routing::Unknown => None,
+        };
         let chunk = held::head(pool, name, &handler.name, CHUNK_MESSAGES, CHUNK_BYTES).await?;
         if chunk.is_empty() {
             if held::finish(pool, name, kind, &handler.name).await? {
@@ -72,10 +79,10 @@ pub async fn drain<T: Topic>(
             let trouble = match stuck {
                 Stuck::Control(_) => None,
                 Stuck::Down { ref reason, .. } => {
-                    Some(Trouble { kind, state: TroubleState::Down, reason: reason.clone(), config_version: None, retry_after: pause(attempt) })
+                    Some(Trouble { kind, state: TroubleState::Down, reason: reason.clone(), config_version, retry_after: pause(attempt) })
                 }
                 Stuck::Parked { ref reason, .. } => {
-                    Some(Trouble { kind, state: TroubleState::Parked, reason: reason.clone(), config_version: None, retry_after: PARKED_RETRY })
+                    Some(Trouble { kind, state: TroubleState::Parked, reason: reason.clone(), config_version, retry_after: PARKED_RETRY })
                 }
             };
             trouble::release_drain(pool, name, kind, holder, trouble.as_ref()).await?;

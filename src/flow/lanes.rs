@@ -237,7 +237,8 @@ impl<W> Lanes<W> {
             let retry_after = Duration::from_secs(2);
             lane.cause = Some(Trouble { kind: self.kind, state: TroubleState::Down, reason: down.reason.clone(), config_version: None, retry_after });
         }
-        lane.busy = true;
+        (lane.busy, lane.ready) = (true, false);
+        self.ready.retain(|ready| ready != company);
         let mut entries = Vec::new();
         let mut bytes = 0;
         while entries.len() < limits.messages.max(64)
@@ -344,7 +345,7 @@ fn take_from<W>(
     rows: &mut usize,
     bytes: &mut usize,
 ) -> bool {
-    if lane.held || lane.cause.is_some() || lane.waiting.is_empty() {
+    if lane.busy || lane.held || lane.cause.is_some() || lane.waiting.is_empty() {
         lane.ready = false;
         return true;
     }

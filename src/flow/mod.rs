@@ -1,6 +1,7 @@
 //! The story. Read top to bottom: messages come in, are routed, ingested, promoted, and posted.
 
 pub mod consume;
+pub mod dead_letter;
 pub mod decode;
 pub mod hold;
 pub mod lanes;

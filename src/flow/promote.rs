@@ -67,17 +67,18 @@ pub struct PromoteOptions {
     pub canary: BTreeSet<String>,
 }
 
+impl fmt::Debug for PromoteOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PromoteOptions").field("tab", &self.tab).field("canary", &self.canary).finish_non_exhaustive()
+    }
+}
+
 /// Applies promote requests.
+#[derive(Debug)]
 pub struct Promote {
     options: PromoteOptions,
     schemas: Schemas,
     due: DueBell,
-}
-
-impl fmt::Debug for Promote {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Promote").field("tab", &self.options.tab).field("canary", &self.options.canary).finish_non_exhaustive()
-    }
 }
 
 impl Promote {

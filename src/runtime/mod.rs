@@ -7,6 +7,7 @@ pub mod demo;
 mod gauges;
 mod process;
 mod supervise;
+pub mod tools;
 pub mod wire;
 mod workers;
 

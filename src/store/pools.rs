@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgTransaction};
-use sqlx::{AssertSqlSafe, Executor};
+use sqlx::AssertSqlSafe;
 
 use crate::domain::company::{Dsn, SchemaName};
 
@@ -58,10 +58,14 @@ impl Pools {
     /// # Errors
     /// Whatever connecting or the first statement gives.
     pub async fn begin(&self, dsn: &Dsn, schema: &SchemaName) -> Result<PgTransaction<'static>, sqlx::Error> {
-        let mut tx = self.pool(dsn)?.begin().await?;
-        // SchemaName's grammar leaves nothing to quote, and SET takes no parameters.
-        tx.execute(AssertSqlSafe(format!("SET LOCAL search_path = \"{}\", pg_catalog", schema.as_str()))).await?;
-        Ok(tx)
+        // One round trip. SchemaName's grammar leaves nothing to quote, and SET takes no parameters.
+        // Every look-up here is by key. A cached plan made while a table was small would go on reading all of it after it has grown, so whole-table
+        // plans are ruled out.
+        let begin = format!(
+            "BEGIN; SET LOCAL search_path = \"{}\", pg_catalog; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off",
+            schema.as_str()
+        );
+        self.pool(dsn)?.begin_with(AssertSqlSafe(begin)).await
     }
 
     /// Closes every pool.

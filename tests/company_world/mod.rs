@@ -1,5 +1,8 @@
 //! A throwaway database with the control schema and some company schemas, and messages for them, decoded by the real decoder.
 
+#[path = "../support/database.rs"]
+mod database;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -39,27 +42,18 @@ pub struct World {
     pub pools: Arc<Pools>,
     pub ingest: Arc<Ingest>,
     pub tally: Arc<Tally>,
-    database: String,
+    database: database::Database,
     routes: BTreeMap<String, Arc<Route>>,
     offset: AtomicI64,
-}
-
-#[expect(clippy::disallowed_methods, reason = "the tests' only setting")]
-pub fn server() -> String {
-    std::env::var("PG_DSN_RW").expect("PG_DSN_RW must name a Postgres server in which databases may be created: run scripts/up.sh, then source .local/env")
 }
 
 impl World {
     /// `companies`: (id, schema); schemas are made, once each.
     pub async fn new(companies: &[(&str, &str)]) -> Self {
-        let database = format!("kylo_test_{}", uuid::Uuid::new_v4().simple());
-        let mut server_conn = PgConnection::connect(&server()).await.unwrap();
-        server_conn.execute(AssertSqlSafe(format!("CREATE DATABASE {database}"))).await.unwrap();
-        let mut url = url::Url::parse(&server()).unwrap();
-        url.set_path(&database);
-        let dsn = url.to_string();
-        let control = PgPool::connect(&dsn).await.unwrap();
-        control.execute(include_str!("../../ddl/control/0001_control.sql")).await.unwrap();
+        let database = database::Database::create().await;
+        let (dsn, control) = (database.dsn.clone(), database.pool.clone());
+        database.execute(include_str!("../../ddl/control/0001_control.sql")).await;
+        assert_eq!(database.scalar::<i32>("SELECT max(version) FROM control.schema_migrations").await, 1);
         let pools = Pools::new(PoolOptions { max_connections: 6, ..PoolOptions::default() });
         let tally = Arc::new(Tally::default());
         let ingest = Ingest::new(IngestOptions { control: control.clone(), pools: Arc::clone(&pools), metrics: Arc::clone(&tally) as Arc<_> });
@@ -196,12 +190,11 @@ impl World {
         assert_eq!(wrong, 0, "transactions that are not exactly one of void, pending, matched");
     }
 
-    /// Drops the database. A test that fails leaves it for inspection.
+    /// Closes all connections; the database is dropped.
     pub async fn end(self) {
         self.pools.close().await;
         self.control.close().await;
-        let mut conn = PgConnection::connect(&server()).await.unwrap();
-        conn.execute(AssertSqlSafe(format!("DROP DATABASE {} WITH (FORCE)", self.database))).await.unwrap();
+        drop(self.database);
     }
 }
 

@@ -172,14 +172,23 @@ impl Call {
         &self.route.part
     }
 
+    fn fields(&self) -> Option<&str> {
+        self.query("fields").or(self.query("$fields")).filter(|text| !text.is_empty())
+    }
+
+    /// Whether the caller chose the fields of the answer. The flags for grid data are then ignored: what the mask selects
+    /// comes, `*` included.
+    #[must_use]
+    pub fn is_masked(&self) -> bool {
+        self.fields().is_some()
+    }
+
     /// The mask of the answer.
     ///
     /// # Errors
     /// 400 for a mask that is none, or names a field that the answer does not have.
     pub fn mask(&self) -> Result<Mask, ApiError> {
-        let Some(text) = self.query("fields").or(self.query("$fields")).filter(|text| !text.is_empty()) else {
-            return Ok(Mask::All);
-        };
+        let Some(text) = self.fields() else { return Ok(Mask::All) };
         let bad = |path: &str| {
             let description = format!("Error expanding 'fields' parameter. Cannot find matching fields for path '{path}'.");
             let mut error = ApiError::bad_payload(text, description);

@@ -20,7 +20,7 @@ use crate::model::sheet::Sheet;
 pub struct View<'a> {
     /// The `fields` mask.
     pub mask: &'a Mask,
-    /// Whether grid data comes where the mask does not name it.
+    /// Whether grid data may come; the mask decides which.
     pub grid: bool,
     /// Only these cells and their tabs; `None` is everything.
     pub ranges: Option<Vec<GridRange>>,
@@ -31,8 +31,6 @@ pub struct View<'a> {
 pub fn spreadsheet(book: &Book, view: &View<'_>, who: &Who) -> Json {
     let mut out = book.head();
     if let Some(mask) = view.mask.below("sheets") {
-        // A mask that names `data` brings it whatever includeGridData says.
-        let data = view.mask.names(&["sheets", "data"]) || named_below(view.mask) || (view.grid && mask.wants("data"));
         let mut sheets = Vec::new();
         for (place, sheet) in book.sheets.iter().enumerate() {
             let rects: Vec<Rect> = match &view.ranges {
@@ -40,18 +38,13 @@ pub fn spreadsheet(book: &Book, view: &View<'_>, who: &Who) -> Json {
                 Some(ranges) => ranges.iter().filter(|r| r.sheet == sheet.id).map(|r| sheet.rect(r)).collect(),
             };
             if !rects.is_empty() {
-                let data = if data { mask.below("data") } else { None };
+                let data = mask.below("data").filter(|_| view.grid);
                 sheets.push(tab(book, sheet, place, &rects, data, who));
             }
         }
         put(&mut out, "sheets", sheets);
     }
     view.mask.filter(out.into())
-}
-
-/// Whether the mask names something below `sheets.data` (rather than all of `sheets`).
-fn named_below(mask: &Mask) -> bool {
-    matches!(mask.below("sheets"), Some(Mask::Some(fields)) if fields.contains_key("data"))
 }
 
 fn tab(book: &Book, sheet: &Sheet, place: usize, rects: &[Rect], data: Option<&Mask>, who: &Who) -> Json {

@@ -62,7 +62,7 @@ fn ranges<'a>(book: &Book, given: impl Iterator<Item = &'a str>) -> Result<Optio
 /// # Errors
 /// 400 for ranges that are none.
 pub fn get(book: &Book, call: &Call, mask: &Mask, who: &Who) -> Result<Json, ApiError> {
-    let grid = call.query("includeGridData") == Some("true");
+    let grid = call.is_masked() || call.query("includeGridData") == Some("true");
     let ranges = ranges(book, call.queries("ranges"))?;
     Ok(spreadsheet(book, &View { mask, grid, ranges }, who))
 }
@@ -77,7 +77,7 @@ pub fn get_by_filter(book: &Book, call: &Call, mask: &Mask, who: &Who) -> Result
         ranges.extend(Filter::read(book, filter).map_err(ApiError::invalid)?.ranges(book));
     }
     let given = !list(&call.body, "dataFilters").is_empty();
-    let view = View { mask, grid: flag(&call.body, "includeGridData"), ranges: given.then_some(ranges) };
+    let view = View { mask, grid: call.is_masked() || flag(&call.body, "includeGridData"), ranges: given.then_some(ranges) };
     Ok(spreadsheet(book, &view, who))
 }
 
@@ -96,7 +96,7 @@ pub fn batch_update(ed: &mut Editor<'_>, call: &Call, mask: &Mask) -> Result<Jso
         let asked = list(body, "responseRanges").iter().filter_map(Json::as_str);
         let ranges = ranges(&ed.book, asked)?;
         if let Some(mask) = mask.below("updatedSpreadsheet") {
-            let view = View { mask, grid: flag(body, "responseIncludeGridData"), ranges };
+            let view = View { mask, grid: call.is_masked() || flag(body, "responseIncludeGridData"), ranges };
             out.insert("updatedSpreadsheet".into(), spreadsheet(&ed.book, &view, ed.who));
         }
     }

@@ -316,7 +316,11 @@ impl Sheet {
                 shift_list(&mut self.columns, shift, DimProps::default);
                 for row in &mut self.rows {
                     if !row.cells.is_empty() {
-                        shift_list(&mut Arc::make_mut(row).cells, shift, Cell::default);
+                        let cells = &mut Arc::make_mut(row).cells;
+                        shift_list(cells, shift, Cell::default);
+                        while cells.last().is_some_and(Cell::is_empty) {
+                            cells.pop();
+                        }
                     }
                 }
             }

@@ -1,3 +1,4 @@
+use fake_sheets::{Behaviour, Options};
 use serde_json::json;
 
 use crate::support::{BOOK, TAB, World, append, marker};
@@ -87,4 +88,27 @@ async fn the_answer_of_a_batch_shows_the_state_it_left_masked_and_ranged() {
         answer.json(),
         json!({"updatedSpreadsheet": {"developerMetadata": [{"metadataId": 3}], "sheets": [{"data": [{"rowData": [cell("a"), cell("b")]}]}]}})
     );
+}
+
+#[tokio::test]
+async fn grid_data_comes_for_a_mask_that_selects_it_and_otherwise_only_if_asked_for() {
+    let world = World::start().await;
+    world.batch(json!([append("a")])).await.unwrap();
+    for (query, data) in
+        [("", false), ("?includeGridData=true", true), ("?fields=*", true), ("?fields=sheets", true), ("?fields=sheets.properties", false)]
+    {
+        let got = world.get(query).await.unwrap().json();
+        assert_eq!(got["sheets"][0].get("data").is_some(), data, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn the_cell_limit_is_a_setting_and_texts_of_refusals_can_change_their_language() {
+    let behaviour = Behaviour { max_cells: 100, localized: true, ..Behaviour::default() };
+    let world = World::with(Options { behaviour, ..Options::default() }).await;
+    let grow = json!({"appendDimension": {"sheetId": TAB, "dimension": "ROWS", "length": 5}});
+    let answer = world.batch(json!([grow])).await.unwrap();
+    assert_eq!(answer.status, 400);
+    assert!(answer.message().starts_with("Invalid requests[0].appendDimension: A solicita"), "{}", answer.message());
+    assert!(world.model().calls(0).last().unwrap().error.as_ref().unwrap().contains("above the limit of 100 cells"));
 }

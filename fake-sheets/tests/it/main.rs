@@ -4,6 +4,7 @@
 
 mod admin;
 mod atomicity;
+mod binary;
 mod faults;
 mod people;
 mod quota;

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod client;
 pub mod consumer;
+pub mod lag;
 pub mod mock;
 pub mod producer;
 pub mod trouble;

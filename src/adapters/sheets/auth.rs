@@ -125,8 +125,11 @@ impl Tokens {
     }
 
     async fn make(&self) -> Result<Token, TokenError> {
-        let mut waits =
-            ExponentialBuilder::default().with_min_delay(self.options.first_wait).with_max_times(self.options.attempts.max(1) - 1).with_jitter().build();
+        let mut waits = ExponentialBuilder::default()
+            .with_min_delay(self.options.first_wait)
+            .with_max_times(self.options.attempts.max(1) - 1)
+            .with_jitter()
+            .build();
         loop {
             match (self.ask().await, waits.next()) {
                 (Err(TokenError::Unavailable { reason, .. }), Some(wait)) => {

@@ -36,8 +36,11 @@ impl Mask {
     }
 }
 
+/// Rows in one request: a typed cell takes 3 kB, so this bounds what is in memory at once to some ten megabytes.
+const MOST_ROWS: usize = 250;
+
 /// Hands each `updateCells` request for the block at (`row`, `column`) to `push`: rows of the same make-up together, cut into runs of columns
-/// with one mask. A table of n like rows thus takes as many requests as one row, not n times as many.
+/// with one mask. A table of n like rows thus takes about as many requests as one row, not n times as many.
 pub(super) fn write(
     sheet_id: i32,
     row: u32,
@@ -47,17 +50,14 @@ pub(super) fn write(
 ) -> Result<(), Unsendable> {
     let mut first = 0;
     while let Some(pattern) = cells.get(first).map(|row| masks(row)) {
-        let count = cells[first..].iter().take_while(|row| same_masks(row, &pattern)).count();
+        let count = cells[first..].iter().take(MOST_ROWS).take_while(|row| same_masks(row, &pattern)).count();
         let group = &cells[first..first + count];
         let mut start = 0;
         while let Some(&mask) = pattern.get(start) {
             let length = pattern[start..].iter().take_while(|other| **other == mask).count();
             let rows = group.iter().map(|row| row_data(&row[start..start + length])).collect::<Result<_, _>>()?;
-            let start_cell = api::GridCoordinate {
-                sheet_id: Some(sheet_id),
-                row_index: Some(offset(row, first)?),
-                column_index: Some(offset(column, start)?),
-            };
+            let start_cell =
+                api::GridCoordinate { sheet_id: Some(sheet_id), row_index: Some(offset(row, first)?), column_index: Some(offset(column, start)?) };
             let update = api::UpdateCellsRequest { start: Some(start_cell), rows: Some(rows), fields: Some(mask.fields()), range: None };
             push(api::Request { update_cells: Some(update), ..Default::default() })?;
             start += length;

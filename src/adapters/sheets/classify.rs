@@ -6,10 +6,10 @@
 use std::error::Error as _;
 use std::time::Duration;
 
+use google_sheets4::Error;
 use google_sheets4::common::{Delegate, Response, Retry};
 use google_sheets4::hyper::HeaderMap;
 use google_sheets4::hyper::header::RETRY_AFTER;
-use google_sheets4::Error;
 use serde_json::Value;
 
 use crate::ports::CallError;
@@ -84,7 +84,8 @@ fn code(body: &Value) -> Option<u16> {
 fn speaks_of_rates(body: &Value) -> bool {
     let error = &body["error"];
     let reasons = |list: &'static str| error[list].as_array().into_iter().flatten().filter_map(|entry| entry["reason"].as_str());
-    let rate = ["RATE_LIMIT_EXCEEDED", "RESOURCE_QUOTA_EXCEEDED", "rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "dailyLimitExceeded"];
+    let rate =
+        ["RATE_LIMIT_EXCEEDED", "RESOURCE_QUOTA_EXCEEDED", "rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "dailyLimitExceeded"];
     error["status"] == "RESOURCE_EXHAUSTED" || reasons("details").chain(reasons("errors")).any(|reason| rate.contains(&reason))
 }
 

@@ -63,7 +63,9 @@ fn a_404_is_not_found() {
 
 #[test]
 fn after_408_409_and_every_5xx_a_write_may_have_been_applied() {
-    for (code, status) in [(408, "DEADLINE_EXCEEDED"), (409, "ABORTED"), (500, "INTERNAL"), (502, "UNAVAILABLE"), (503, "UNAVAILABLE"), (504, "DEADLINE_EXCEEDED")] {
+    for (code, status) in
+        [(408, "DEADLINE_EXCEEDED"), (409, "ABORTED"), (500, "INTERNAL"), (502, "UNAVAILABLE"), (503, "UNAVAILABLE"), (504, "DEADLINE_EXCEEDED")]
+    {
         assert_eq!(kind(&json_answer(code, status)), "unknown", "{code}");
         assert_eq!(kind(&html_answer(code)), "unknown", "{code} as HTML");
     }

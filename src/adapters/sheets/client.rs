@@ -68,7 +68,14 @@ mod tests {
         for good in ["https://sheets.googleapis.com/", "http://127.0.0.1:9/", "http://127.9.9.9/", "http://[::1]:9/", "http://localhost:9"] {
             assert!(allowed(good), "{good}");
         }
-        for bad in ["http://sheets.googleapis.com/", "http://0.0.0.0/", "http://localhost.example/", "ftp://127.0.0.1/", "https://u:p@example.test/", "data:x"] {
+        for bad in [
+            "http://sheets.googleapis.com/",
+            "http://0.0.0.0/",
+            "http://localhost.example/",
+            "ftp://127.0.0.1/",
+            "https://u:p@example.test/",
+            "data:x",
+        ] {
             assert!(!allowed(bad), "{bad}");
         }
     }

@@ -24,7 +24,8 @@ fn the_first_tab_has_id_0_although_google_leaves_zeros_out() {
     ]));
     let observed = wire.observed(None);
     assert_eq!(observed.title, "Books");
-    let seen: Vec<_> = observed.tabs.iter().map(|tab| (tab.sheet_id, tab.title.as_str(), tab.hidden, tab.row_count, tab.column_count, tab.frozen_rows)).collect();
+    let seen: Vec<_> =
+        observed.tabs.iter().map(|tab| (tab.sheet_id, tab.title.as_str(), tab.hidden, tab.row_count, tab.column_count, tab.frozen_rows)).collect();
     assert_eq!(seen, [(0, "First", false, 1000, 26, 0), (7, "_kylo", true, 3, 2, 1)]);
     let entry = |id, key: &str, value: &str| MetadataEntry { id, key: key.to_owned(), value: value.to_owned() };
     assert_eq!(observed.metadata, [entry(9, "k", "v"), entry(10, "e", "")]);

@@ -5,8 +5,12 @@ use serde_json::json;
 use super::*;
 use crate::domain::sheet::CellWrite;
 
+fn all(batch: &[Request]) -> Vec<Json> {
+    requests(batch).unwrap().iter().map(|raw| serde_json::from_str(raw.get()).unwrap()).collect()
+}
+
 fn sent(request: Request) -> Json {
-    let mut all = requests(&[request]).unwrap();
+    let mut all = all(&[request]);
     assert_eq!(all.len(), 1);
     all.remove(0)
 }
@@ -99,12 +103,15 @@ fn the_header_look_touches_row_0_and_only_the_fields_it_sets() {
     let repeat = &style["repeatCell"];
     assert_eq!(repeat["range"], json!({"sheetId": 5, "startRowIndex": 0, "endRowIndex": 1, "startColumnIndex": 0, "endColumnIndex": 10}));
     let fields = repeat["fields"].as_str().unwrap();
-    assert!(fields.contains("userEnteredFormat.textFormat.bold") && !fields.contains("userEnteredValue") && !fields.contains("numberFormat"), "{fields}");
+    assert!(
+        fields.contains("userEnteredFormat.textFormat.bold") && !fields.contains("userEnteredValue") && !fields.contains("numberFormat"),
+        "{fields}"
+    );
     assert_eq!(repeat["cell"]["userEnteredFormat"]["textFormat"]["bold"], json!(true));
 }
 
 fn write(cells: Vec<Vec<CellWrite>>) -> Vec<Json> {
-    requests(&[Request::WriteCells { sheet_id: 5, row: 10, column: 2, cells }]).unwrap()
+    all(&[Request::WriteCells { sheet_id: 5, row: 10, column: 2, cells }])
 }
 
 #[test]
@@ -135,7 +142,13 @@ fn each_request_masks_only_what_all_its_cells_carry() {
     let masks: Vec<_> = sent.iter().map(|request| request["updateCells"]["fields"].as_str().unwrap()).collect();
     assert_eq!(
         masks,
-        ["userEnteredValue", "userEnteredValue,userEnteredFormat.numberFormat", "userEnteredValue", "userEnteredValue,dataValidation", "userEnteredValue"]
+        [
+            "userEnteredValue",
+            "userEnteredValue,userEnteredFormat.numberFormat",
+            "userEnteredValue",
+            "userEnteredValue,dataValidation",
+            "userEnteredValue"
+        ]
     );
     let starts: Vec<_> = sent.iter().map(|request| request["updateCells"]["start"]["columnIndex"].as_u64().unwrap()).collect();
     assert_eq!(starts, [2, 4, 5, 6, 7]);
@@ -151,12 +164,29 @@ fn each_request_masks_only_what_all_its_cells_carry() {
 }
 
 #[test]
+fn a_long_table_is_cut_into_requests_that_follow_each_other() {
+    let sent = write((0..601).map(|row| vec![text(&row.to_string())]).collect());
+    let places: Vec<_> = sent.iter().map(|request| request["updateCells"]["start"]["rowIndex"].as_u64().unwrap()).collect();
+    assert_eq!(places, [10, 260, 510]);
+    let rows: Vec<_> = sent.iter().flat_map(|request| request["updateCells"]["rows"].as_array().unwrap()).collect();
+    assert_eq!(rows.len(), 601);
+    assert_eq!(rows[600]["values"][0]["userEnteredValue"]["stringValue"], "600");
+}
+
+#[test]
 fn rows_of_another_make_up_are_sent_apart_at_their_own_place() {
     let sent = write(vec![vec![CellWrite::Money(1.0)], vec![text("99999999999999999.99")], vec![CellWrite::Money(2.0)]]);
-    let places: Vec<_> = sent.iter().map(|request| (request["updateCells"]["start"]["rowIndex"].as_u64().unwrap(), request["updateCells"]["fields"].clone())).collect();
+    let places: Vec<_> = sent
+        .iter()
+        .map(|request| (request["updateCells"]["start"]["rowIndex"].as_u64().unwrap(), request["updateCells"]["fields"].clone()))
+        .collect();
     assert_eq!(
         places,
-        [(10, json!("userEnteredValue,userEnteredFormat.numberFormat")), (11, json!("userEnteredValue")), (12, json!("userEnteredValue,userEnteredFormat.numberFormat"))]
+        [
+            (10, json!("userEnteredValue,userEnteredFormat.numberFormat")),
+            (11, json!("userEnteredValue")),
+            (12, json!("userEnteredValue,userEnteredFormat.numberFormat"))
+        ]
     );
 }
 

@@ -10,7 +10,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use google_sheets4::api::{DeveloperMetadata, Scope, Sheets};
 use google_sheets4::common::{Body, Client};
-use serde_json::json;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use url::Url;
 
 use super::auth::{TokenOptions, Tokens};
@@ -170,9 +171,7 @@ impl GoogleSheets {
         let echo = !batch.echo.is_empty();
         let ranges: Vec<String> = batch.echo.iter().map(|echo| a1::columns(&echo.title, echo.columns)).collect();
         let requests = encode::requests(&batch.requests).map_err(|reason| CallError::Refused(format!("the batch was not sent: {reason}")))?;
-        let body = json!({
-            "requests": requests, "includeSpreadsheetInResponse": echo, "responseIncludeGridData": echo, "responseRanges": ranges
-        });
+        let body = BatchBody { requests, include_spreadsheet_in_response: echo, response_include_grid_data: echo, response_ranges: ranges };
         let body = &serde_json::to_vec(&body).map_err(|error| CallError::NotSent(format!("the batch has no JSON form: {error}")))?;
         let fields = if echo { ECHO_FIELDS } else { NO_ECHO_FIELDS };
         let url = &self.url(spreadsheet, ":batchUpdate", &[("fields", fields), ("prettyPrint", "false"), ("alt", "json")])?;
@@ -208,6 +207,15 @@ impl GoogleSheets {
         };
         self.authorised("metadata", CallKind::Read, call).await
     }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BatchBody {
+    requests: Vec<Box<RawValue>>,
+    include_spreadsheet_in_response: bool,
+    response_include_grid_data: bool,
+    response_ranges: Vec<String>,
 }
 
 /// Every mask asks for the id: a success that does not carry it did not come from the Sheets API, and says nothing about a write.

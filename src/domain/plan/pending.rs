@@ -34,7 +34,8 @@ pub fn plan_pending(input: &PendingInput<'_>, budget: &mut Budget) -> Result<Tab
         writes: Writes::new(plan.sheet_id, budget),
         plan,
     };
-    planner.plan.complete = planner.existing_rows() && planner.new_rows();
+    let has_room = planner.existing_rows();
+    planner.plan.complete = planner.new_rows(has_room);
     planner.left_behind();
     let start = view.rows.iter().filter(|row| row.key != RowKey::None).map(|row| row.row + 1).max().unwrap_or(1);
     let Planner { writes, mut plan, .. } = planner;
@@ -51,9 +52,10 @@ struct Planner<'a> {
     plan: TabPlan,
 }
 
-/// A transaction that stands on the tab: where its topmost row is (index in the view), and the rows that say something else.
+/// A transaction that stands on the tab: where its topmost row is (index in the view), how many rows it has, and those that say something else.
 struct Copies {
     top: usize,
+    n_rows: usize,
     /// Indexes of copies that a person must decide about.
     differing: HashSet<usize>,
 }
@@ -64,9 +66,10 @@ fn copies(view: &TabView) -> HashMap<TxnUid, Copies> {
         let RowKey::Uid(uid) = row.key else { continue };
         match found.get_mut(&uid) {
             None => {
-                found.insert(uid, Copies { top: index, differing: HashSet::new() });
+                found.insert(uid, Copies { top: index, n_rows: 1, differing: HashSet::new() });
             }
             Some(copies) => {
+                copies.n_rows += 1;
                 if !row.typed.is_empty() && view.rows.get(copies.top).is_none_or(|top| top.typed != row.typed) {
                     copies.differing.insert(index);
                 }
@@ -137,12 +140,13 @@ impl Planner<'_> {
     fn open_row(&mut self, index: usize, row: &PendingRow, open: &OpenRow) -> bool {
         let copies = self.copies.get(&open.uid);
         let is_top = copies.is_some_and(|copies| copies.top == index);
-        let is_differing = copies.is_some_and(|copies| copies.differing.contains(&index));
+        let top = copies.and_then(|copies| self.view.rows.get(copies.top)).unwrap_or(row);
+        let is_asked = copies.is_some_and(|copies| copies.n_rows > 1) && is_standing_duplicate(open, top);
+        let is_differing = is_asked || copies.is_some_and(|copies| copies.differing.contains(&index));
         if !is_top && !is_differing {
             return self.writes.remove(row.row);
         }
-        let top = copies.and_then(|copies| self.view.rows.get(copies.top)).unwrap_or(row);
-        let is_duplicate = copies.is_some_and(|copies| !copies.differing.is_empty());
+        let is_duplicate = is_asked || copies.is_some_and(|copies| !copies.differing.is_empty());
         let judged = judge(top, open, self.input, is_duplicate);
         let mut cells = self.machine_cells(row, open, &judged.answer);
         let approved_now = if is_top { judged.typed.approved.clone() } else { Approved::No };
@@ -197,11 +201,12 @@ impl Planner<'_> {
         taken
     }
 
-    /// Open rows that are not on the tab, in order. A row that people had typed in comes back with their cells.
-    fn new_rows(&mut self) -> bool {
+    /// Open rows that are not on the tab, in order. A row that people had typed in comes back with their cells; without room left in the
+    /// batch they are only remembered. False = the budget is spent.
+    fn new_rows(&mut self, has_room: bool) -> bool {
         let mut new: Vec<&OpenRow> = self.input.open.iter().filter(|open| !self.copies.contains_key(&open.uid)).collect();
         new.sort_unstable_by_key(|open| (open.seq, open.occurred_on, open.uid));
-        let mut complete = true;
+        let mut complete = has_room;
         for open in new {
             let known = self.input.typed.get(&open.uid);
             let judged = come_back(open, known);
@@ -224,6 +229,11 @@ impl Planner<'_> {
             }
         }
     }
+}
+
+/// Copies that differed only in their ticks look equal once these are taken back. A person was asked to delete one, so none is removed unasked.
+fn is_standing_duplicate(open: &OpenRow, top: &PendingRow) -> bool {
+    open.answer.starts_with("duplicate:") && open.answer_input.as_ref().is_some_and(|input| *input == top.typed.unapproved().fingerprint())
 }
 
 /// What Status says, and people's cells after this plan.

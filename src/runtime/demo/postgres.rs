@@ -59,6 +59,11 @@ impl Cluster {
         &self.dsn
     }
 
+    /// Where the cluster lives; removed with it.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     async fn make_database(&mut self) -> Result<()> {
         let admin = self.dsn.trim_end_matches("kylo").to_owned() + "postgres";
         let deadline = Instant::now() + START_LIMIT;

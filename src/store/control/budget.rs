@@ -93,6 +93,11 @@ impl Budget {
         self.call_timeout
     }
 
+    /// How many calls of a kind may begin in a window: what [`Used`] is a part of.
+    pub fn limit(&self, kind: CallKind) -> u32 {
+        self.line(kind).limit.unsigned_abs()
+    }
+
     /// Waits until a call of this kind may be made. Those who wait in this process are served in the order they came.
     ///
     /// # Errors

@@ -107,7 +107,13 @@ impl<T: Topic> Engine<T> {
             Stuck::Parked { reason, .. } => {
                 tracing::warn!(company = company.as_str(), %reason, "the company is parked: its messages are held");
                 let kind = self.handler.topic.kind();
-                self.lanes.hold(company, Trouble { kind, state: TroubleState::Parked, reason, config_version: None, retry_after: PARKED_RETRY });
+                // The version it was tried with. When that is not known any more, none that exists: it is tried again soon.
+                let config_version = match self.handler.routes.fresh(company) {
+                    Some(Routing::Known(route)) => Some(route.version),
+                    Some(Routing::Refused(refused)) => Some(refused.version),
+                    Some(Routing::Unknown) | None => Some(0),
+                };
+                self.lanes.hold(company, Trouble { kind, state: TroubleState::Parked, reason, config_version, retry_after: PARKED_RETRY });
             }
             Stuck::Control(reason) => self.control_failed(&reason),
         }

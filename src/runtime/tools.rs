@@ -1,0 +1,86 @@
+//! What a command needs of the outside, built from the settings: a producer, the broker's topics, a look at a spreadsheet.
+//!
+//! Called by `cli`, which may not build adapters itself.
+
+use std::sync::Arc;
+
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::wire::{self, PosterParts};
+pub use crate::adapters::kafka::admin::{AdminError, TopicReport, TopicState};
+use crate::adapters::kafka::admin::{self, TopicSpec};
+use crate::adapters::kafka::client::KafkaSettings;
+use crate::adapters::kafka::lag;
+pub use crate::adapters::kafka::producer::{KafkaProducer, OutRecord, PublishError};
+use crate::config::{ConfigError, Settings};
+use crate::domain::clock::SystemClock;
+use crate::domain::company::Route;
+use crate::flow::post::{Preview, PreviewError};
+use crate::flow::routing::RoutingCache;
+use crate::store::pools::{PoolOptions, Pools};
+use crate::telemetry::metrics::Metrics;
+
+/// A producer for `kylo publish` and `kylo dlq replay`.
+///
+/// # Errors
+/// Settings that librdkafka refuses.
+pub fn producer(settings: &Settings) -> anyhow::Result<KafkaProducer> {
+    let kafka = KafkaSettings::from_config(&settings.kafka)?;
+    KafkaProducer::start(&kafka).map_err(|error| ConfigError::one(error.to_string(), "check the KAFKA_ settings").into())
+}
+
+/// Compares the three topics with what they must be, and with `create` makes those that are missing.
+///
+/// # Errors
+/// The broker does not answer, or settings that librdkafka refuses.
+pub async fn topics(settings: &Settings, create: bool) -> anyhow::Result<Vec<TopicReport>> {
+    let kafka = KafkaSettings::from_config(&settings.kafka)?;
+    let wanted = TopicSpec::all(&settings.kafka.topic_txns, &settings.kafka.topic_promote, &settings.kafka.topic_events);
+    let reports = if create { admin::ensure(&kafka, &wanted).await } else { admin::verify(&kafka, &wanted).await };
+    Ok(reports?)
+}
+
+/// How far a group is behind on a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupLag {
+    pub group: String,
+    pub topic: String,
+    pub partition: i32,
+    pub behind: i64,
+}
+
+/// The lag of both consumer groups.
+///
+/// # Errors
+/// The broker does not answer.
+pub async fn lags(settings: &Settings) -> Result<Vec<GroupLag>, AdminError> {
+    let kafka = &settings.kafka;
+    let client = KafkaSettings::from_config(kafka).map_err(|error| AdminError::Unreachable { brokers: kafka.brokers.clone(), reason: error.to_string() })?;
+    let mut all = Vec::new();
+    for (group, topic) in [(&kafka.group_txns, &kafka.topic_txns), (&kafka.group_promote, &kafka.topic_promote)] {
+        let found = lag::lag(&client, group, topic).await?;
+        all.extend(found.into_iter().map(|lag| GroupLag { group: group.clone(), topic: topic.clone(), partition: lag.partition, behind: lag.behind }));
+    }
+    Ok(all)
+}
+
+/// What a post of this company would change. Reads only; works in shadow mode, because a person asks.
+///
+/// # Errors
+/// Credentials that cannot be used, or what keeps the spreadsheet or a database from being read.
+pub async fn preview(settings: &Settings, control: &PgPool, route: &Arc<Route>) -> anyhow::Result<Result<Vec<Preview>, PreviewError>> {
+    let gateway = wire::gateway(settings, control, &Metrics::new(settings.sheets.post)?)?;
+    let poster = wire::poster(
+        settings,
+        PosterParts {
+            control: control.clone(),
+            pools: Pools::new(PoolOptions { application_name: "kylo-cli".to_owned(), ..PoolOptions::default() }),
+            routing: RoutingCache::new(control.clone()),
+            gateway: Some(gateway),
+            clock: Arc::new(SystemClock),
+            holder: Uuid::new_v4(),
+        },
+    );
+    Ok(poster.preview(route).await)
+}

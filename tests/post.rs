@@ -1,0 +1,22 @@
+//! The poster against real Postgres and a stateful double of the spreadsheet service; the planner against a grid in memory.
+#![expect(clippy::cast_possible_truncation, reason = "grids of tests are small")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failing helper fails its test")]
+
+mod post_support;
+
+#[path = "support/database.rs"]
+mod database;
+
+#[path = "post_support/planner.rs"]
+mod planner;
+#[path = "post_support/people.rs"]
+mod people;
+#[path = "post_support/unknown_outcomes.rs"]
+mod unknown_outcomes;
+#[path = "post_support/trouble.rs"]
+mod trouble;
+#[path = "post_support/over_http.rs"]
+mod over_http;
+#[path = "post_support/crashes.rs"]
+#[cfg(feature = "faults")]
+mod crashes;
