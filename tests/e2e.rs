@@ -1,0 +1,21 @@
+//! The whole system in one process: a real broker, a real PostgreSQL, the emulated Sheets service, and the real workers.
+//!
+//! Needs `PG_DSN_RW` and `KAFKA_BROKERS` (environment, or `.local/env` as scripts/up.sh writes it). Each test has databases, topics, groups
+//! and spreadsheets of its own, so they run side by side.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+#[path = "support/database.rs"]
+mod database;
+#[path = "e2e/isolation.rs"]
+mod isolation;
+#[path = "e2e/offsets.rs"]
+mod offsets;
+#[path = "e2e/scale.rs"]
+mod scale;
+#[path = "e2e/sheets.rs"]
+mod sheets;
+#[path = "e2e/story.rs"]
+mod story;
+#[path = "e2e/world.rs"]
+mod world;

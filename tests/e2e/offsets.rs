@@ -1,0 +1,26 @@
+//! What a consumer group has committed, asked of the broker itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::world::brokers;
+
+/// Committed positions by partition; partitions without one are left out.
+pub async fn committed(group: &str, topic: &str, partitions: Vec<i32>) -> BTreeMap<i32, i64> {
+    let (group, topic) = (group.to_owned(), topic.to_owned());
+    let asked = move || {
+        let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers()).set("group.id", &group).create().unwrap();
+        let mut wanted = TopicPartitionList::new();
+        for partition in partitions {
+            wanted.add_partition(&topic, partition);
+        }
+        let answer = client.committed_offsets(wanted, Duration::from_secs(10)).unwrap();
+        let offset = |at: Offset| if let Offset::Offset(offset) = at { Some(offset) } else { None };
+        answer.elements().iter().filter_map(|part| Some((part.partition(), offset(part.offset())?))).collect()
+    };
+    tokio::task::spawn_blocking(asked).await.unwrap()
+}
