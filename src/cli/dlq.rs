@@ -322,7 +322,7 @@ async fn replay(args: &ChangeForm, control: &PgPool, settings: &Settings) -> any
         };
         match dead_letter::replay(control, letter.id, None, publish).await {
             Ok(()) => {
-                output::line(&format!("published letter {} again to {}; the worker closes it or counts one more attempt", letter.id, letter.topic))?
+                output::line(&format!("published letter {} again to {}; the worker closes it or counts one more attempt", letter.id, letter.topic))?;
             }
             Err(error) => {
                 output::note(&error.to_string());
