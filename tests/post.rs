@@ -5,6 +5,7 @@
 mod post_support;
 
 #[path = "support/database.rs"]
+#[expect(dead_code, reason = "other test binaries use the rest of it")]
 mod database;
 
 #[path = "post_support/crashes.rs"]
