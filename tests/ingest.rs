@@ -1,5 +1,7 @@
 //! Ingest against real Postgres.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 mod company_world;
 
 use std::collections::BTreeMap;
@@ -452,7 +454,11 @@ async fn deliver(world: &World, company: &str, deliveries: &[(Message, bool)]) -
     world.assert_each_decided_once(company).await;
     let expected = known.into_iter().map(|(uid, known)| {
         let (cents, description, void) = known.content;
-        let at = (!void).then(|| if description == "RULED" { "matched" } else { "pending" }).unwrap_or("void");
+        let at = match (void, description.as_str()) {
+            (true, _) => "void",
+            (false, "RULED") => "matched",
+            (false, _) => "pending",
+        };
         format!("{uid}|{cents}|{description}|{}|{at}|{}", known.as_of, known.revision)
     });
     let seen = world

@@ -1,5 +1,7 @@
 //! Promote against real Postgres, with a Pending tab that a person has typed into.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 mod company_world;
 
 use std::collections::{BTreeSet, HashMap};
