@@ -163,7 +163,7 @@ impl Book {
                 grid.rows.iter_mut().for_each(|row| row.resize(columns, Value::Empty));
             }
             Request::InsertRows { sheet_id, start, count, inherit_from_before } => {
-                self.by_id(*sheet_id)?.insert(*start as usize, *count as usize, *inherit_from_before)?
+                self.by_id(*sheet_id)?.insert(*start as usize, *count as usize, *inherit_from_before)?;
             }
             Request::DeleteRows { sheet_id, start, count } => self.by_id(*sheet_id)?.delete(*start as usize, *count as usize)?,
             Request::WriteCells { sheet_id, row, column, cells } => self.by_id(*sheet_id)?.write(*row as usize, *column as usize, cells)?,

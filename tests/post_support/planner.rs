@@ -121,7 +121,7 @@ impl Bench {
 
     fn open_row(&mut self) {
         self.seq += 1;
-        let uid = TxnUid(Uuid::from_u128(self.seq as u128));
+        let uid = TxnUid(Uuid::from_u128(u128::from(self.seq.unsigned_abs())));
         let row = OpenRow {
             uid,
             occurred_on: NaiveDate::from_ymd_opt(2025, 8, 26).unwrap(),
