@@ -17,9 +17,9 @@ use super::{CompanyWork, PostRound, Poster, Work};
 use crate::domain::company::{Dsn, Route, SchemaName, SpreadsheetId};
 use crate::domain::tab::{Role, hex};
 use crate::store::company::projection::{self, StateRow};
+use crate::store::control::intents;
 use crate::store::control::spreadsheets::{self, SpreadsheetRow, TroubleRow};
 use crate::store::control::tabs::{self, TabRow};
-use crate::store::control::intents;
 use crate::store::error::{Fault, classify, describe};
 
 /// A company whose database is down is looked at again after this time.
