@@ -155,6 +155,7 @@ proptest! {
     #[test]
     fn i6_messages_of_a_company_are_finished_in_order_and_never_in_two_calls_at_once(steps in prop::collection::vec(step(), 1..150)) {
         let limits = LaneLimits { messages: 4, ..LaneLimits::txns() };
+        let (most, most_per_key) = (limits.writers, limits.writers_per_key);
         let (mut all, mut offsets) = (lanes(limits), Offsets::default());
         let mut now = Instant::now();
         let mut pushed: HashMap<CompanyId, i64> = HashMap::new();
@@ -173,8 +174,10 @@ proptest! {
                         prop_assert!(call.entries.iter().all(|entry| !busy.contains(&entry.company)));
                         prop_assert!(call.entries.len() <= 4);
                         prop_assert!(call.entries.iter().all(|entry| entry.key == call.key));
+                        let key = call.key.clone();
                         calls.push_back(call);
-                        prop_assert!(calls.len() <= 2);
+                        prop_assert!(calls.len() <= most);
+                        prop_assert!(calls.iter().filter(|call| call.key == key).count() <= most_per_key);
                     }
                 }
                 Step::End(stuck_from) => {
