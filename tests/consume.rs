@@ -360,6 +360,25 @@ async fn a_batch_of_an_unknown_company_is_a_dead_letter_that_a_replay_closes() {
 }
 
 #[tokio::test]
+async fn i5_a_poison_message_that_claims_to_be_the_replay_of_another_is_kept_and_closes_nothing() {
+    let world = World::new().await;
+    world.send(vec![batch(0, 0, "z", "z1")]);
+    world.stored_up_to(0, 1).await;
+    let letter = dead_letters::list(&world.database.pool, &dead_letters::Filter::default()).await.unwrap().remove(0);
+    assert!(dead_letters::start_replay(&world.database.pool, letter.id).await.unwrap());
+    let claiming = |mut record: Record| {
+        record.headers.insert("dead_letter_id".to_owned(), letter.id.to_string());
+        record
+    };
+    world.send(vec![claiming(raw(0, 1, "a", "not json")), claiming(batch(0, 2, "y", "y1"))]);
+    world.stored_up_to(0, 3).await;
+    assert_eq!(world.count("SELECT count(*) FROM control.dead_letters WHERE attempts = 1 AND original = 'not json'::bytea").await, 1);
+    assert_eq!(world.count("SELECT count(*) FROM control.dead_letters WHERE attempts = 1 AND company_id = 'y'").await, 1);
+    assert_eq!(world.count("SELECT count(*) FROM control.dead_letters WHERE attempts = 1 AND company_id = 'z' AND state = 'replaying'").await, 1);
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn i2_a_version_1_message_that_believes_in_another_routing_is_a_dead_letter() {
     let world = World::new().await;
     let text = |schema: &str| {

@@ -44,6 +44,8 @@ struct Columns {
 /// Writes letters and their events; gives their ids in the order of the input. The same position, pointer and bytes again count one more
 /// attempt and keep the letter's state. A letter about a replay (header `dead_letter_id`) counts one more attempt on the letter that was
 /// replayed and makes it `new` again, unless a whole message was replayed and now one of its rows is bad: that row gets its own letter.
+/// A producer can write that header too, so it is believed only where the letter has what failed now: a message's letter these very bytes, a
+/// row's letter the same company and batch (its replay is a message made anew). Everything else gets its own letter, which keeps its bytes.
 ///
 /// # Errors
 /// The control database's; then nothing was written.
@@ -69,7 +71,9 @@ async fn write(pool: &PgPool, letters: &[NewLetter]) -> Result<Vec<i64>, sqlx::E
                    state = CASE d.state WHEN 'discarded' THEN d.state ELSE 'new' END,
                    settled_at = CASE d.state WHEN 'discarded' THEN d.settled_at END
                FROM input i
-               WHERE d.id = i.replay_of AND d.topic = i.topic AND (d.kind = 'row' OR i.kind = 'message')
+               WHERE d.id = i.replay_of AND d.topic = i.topic
+                 AND CASE d.kind WHEN 'message' THEN i.kind = 'message' AND d.bytes_sha256 = i.sha
+                                 ELSE d.company_id = i.company_id AND d.batch_id = i.batch_id END
                RETURNING i.n, d.id
            ), written AS (
                INSERT INTO control.dead_letters AS d (topic, partition, "offset", pointer, bytes_sha256, kind, class, reason, company_id, batch_id,
