@@ -77,13 +77,9 @@ struct ListArgs {
 
 /// Forget a company: its messages become dead letters from then on; its database and tabs stay as they are
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  kylo company remove 710          # says what it would do\n  kylo company remove 710 --yes\n\n\
-    Exit codes: 0 removed (or would be), 1 there is no such company, 2 usage or configuration.")]
+#[command(after_help = "Examples:\n  kylo company remove 710\n\nExit codes: 0 removed, 1 there is no such company, 2 usage or configuration.")]
 struct RemoveArgs {
     id: String,
-    /// Do it
-    #[arg(long)]
-    yes: bool,
 }
 
 /// Connect to each company's database and compare its schema
@@ -219,15 +215,9 @@ async fn list(args: &ListArgs, settings: &Settings) -> anyhow::Result<Outcome> {
 async fn remove(args: &RemoveArgs, settings: &Settings) -> anyhow::Result<Outcome> {
     let id = company_id(&args.id)?;
     let control = control(settings).await?;
-    let rows = company_config::load(&control).await.map_err(|error| failed("read control.company_config", &error))?;
-    if !rows.iter().any(|row| row.company_id == id.as_str()) {
+    if !admin::remove(&control, &id).await.map_err(|error| failed("remove the company", &error))? {
         return Err(Failed::new(format!("there is no company {id}")).hint("`kylo company list` shows all").into());
     }
-    if !args.yes {
-        output::line(&format!("would remove company {id}: its new messages become dead letters; its database and tabs stay. Do it with --yes"))?;
-        return Ok(Outcome::Done);
-    }
-    admin::remove(&control, &id).await.map_err(|error| failed("remove the company", &error))?;
     output::line(&format!("company {id} is removed; its database and tabs are as they were"))?;
     Ok(Outcome::Done)
 }
