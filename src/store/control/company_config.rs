@@ -34,12 +34,12 @@ pub async fn exists(pool: &PgPool, company: &str) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM control.company_config WHERE company_id = $1) AS "exists!""#, company).fetch_one(pool).await
 }
 
-/// Who uses which tab now, by the titles the tabs were bound under.
+/// Who uses which tab now, by the titles the tabs were bound under. Titles are folded here and not by the database, whose `lower` depends on its
+/// collation: the two sides of a comparison must be folded alike.
 ///
 /// # Errors
 /// The database's.
 pub async fn bound(pool: &PgPool) -> Result<Bound, sqlx::Error> {
-    let rows =
-        sqlx::query!("SELECT company_id, spreadsheet_id, lower(configured_title) AS \"title!\" FROM control.sheet_tabs").fetch_all(pool).await?;
-    Ok(rows.into_iter().map(|row| ((row.spreadsheet_id, row.title), row.company_id)).collect())
+    let rows = sqlx::query!("SELECT company_id, spreadsheet_id, configured_title FROM control.sheet_tabs").fetch_all(pool).await?;
+    Ok(rows.into_iter().map(|row| ((row.spreadsheet_id, row.configured_title.to_lowercase()), row.company_id)).collect())
 }
