@@ -421,6 +421,24 @@ async fn too_many_poison_messages_in_a_row_stop_the_partition_until_an_operator_
 }
 
 #[tokio::test]
+async fn the_poison_cap_protects_a_topic_that_was_made_anew() {
+    let world = World::with(|settings, _| settings.poison_cap = 3).await;
+    world
+        .database
+        .execute("INSERT INTO control.partition_poison (consumer_group, topic, partition, in_a_row, last_offset) VALUES ('g', 'txns', 2, 2, 1000)")
+        .await;
+    world.assign(&[2]);
+    for offset in 0..3 {
+        assert_eq!(world.status.borrow().stopped, Vec::<i32>::new());
+        world.send(vec![raw(2, offset, "a", "poison")]);
+        world.stored_up_to(2, offset + 1).await;
+    }
+    eventually("the partition to be stopped", || world.status.borrow().stopped == [2]).await;
+    world.counted("SELECT count(*) FROM control.partition_poison WHERE in_a_row = 3 AND last_offset = 2 AND stopped_at IS NOT NULL", 1).await;
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn a_revoke_is_answered_when_what_is_in_hand_is_finished_and_stored() {
     let world = World::new().await;
     world.fake.0.lock().unwrap().blocked = true;
