@@ -19,7 +19,7 @@ use crate::store::control::admin::{self, Change, Set};
 use crate::store::control::{company_config, trouble};
 use crate::store::error::describe;
 use crate::store::migrate::{self, Scope};
-use crate::store::pools::Pools;
+use crate::store::pools::{PATIENCE, Pools, within};
 
 /// See and change which companies there are, and where their data goes
 #[derive(Debug, clap::Args)]
@@ -266,7 +266,10 @@ async fn check_one(pools: &Pools, route: &Route) -> Result<String, String> {
         return Err(format!("schema {}: {}: run `kylo migrate`", route.schema, bad.join(", ")));
     }
     // Readable is not enough: a standby, or a user without rights, answers as well.
-    let mut tx = pools.begin(&route.dsn, &route.schema).await.map_err(|error| describe(&error))?;
-    crate::store::company::status::can_write(&mut tx).await.map_err(|error| describe(&error))?;
+    let written = async {
+        let mut tx = pools.begin(&route.dsn, &route.schema).await?;
+        crate::store::company::status::can_write(&mut tx).await
+    };
+    within(PATIENCE, written).await.map_err(|error| describe(&error))?;
     Ok(format!("schema {} answers and is up to date", route.schema))
 }
