@@ -184,13 +184,26 @@ async fn company_check_tells_a_company_that_answers_from_one_that_does_not() {
 }
 
 #[tokio::test]
-async fn company_remove_is_dry_without_yes() {
+async fn company_remove_forgets_its_tabs_and_troubles_and_nobody_elses() {
     let control = Control::migrated().await;
-    control.set("710", "app_710", "s", "P", "A").exits(0);
-    assert!(control.kylo(&["company", "remove", "710"]).exits(0).stdout.contains("--yes"));
-    assert_eq!(control.database.scalar::<i64>("SELECT count(*) FROM control.company_config").await, 1);
-    control.kylo(&["company", "remove", "710", "--yes"]).exits(0);
-    control.kylo(&["company", "remove", "710", "--yes"]).exits(1);
+    for (id, schema) in [("710", "app_710"), ("711", "app_711")] {
+        control.set(id, schema, "s", &format!("{id} P"), &format!("{id} A")).exits(0);
+    }
+    control
+        .database
+        .execute(
+            "INSERT INTO control.sheet_tabs (company_id, role, spreadsheet_id, sheet_id, configured_title, title)
+                 VALUES ('710', 'pending', 's', 1, '710 P', '710 P'), ('711', 'pending', 's', 2, '711 P', '711 P');
+             INSERT INTO control.company_trouble (company_id, work, state, reason) VALUES ('710', 'ingest', 'parked', 'x'), ('711', 'ingest', 'parked', 'x')",
+        )
+        .await;
+    control.kylo(&["company", "remove", "710"]).exits(0);
+    let left = "SELECT string_agg(company_id, ',') FROM (SELECT company_id FROM control.company_config UNION ALL SELECT company_id FROM control.sheet_tabs
+                UNION ALL SELECT company_id FROM control.company_trouble) every";
+    assert_eq!(control.database.scalar::<String>(left).await, "711,711,711");
+    let tables: i64 = control.database.scalar("SELECT count(*) FROM information_schema.tables WHERE table_schema = 'app_710'").await;
+    assert!(tables > 8, "the company's data stays: {tables}");
+    control.kylo(&["company", "remove", "710"]).exits(1);
 }
 
 #[tokio::test]

@@ -360,6 +360,25 @@ async fn a_batch_of_an_unknown_company_is_a_dead_letter_that_a_replay_closes() {
 }
 
 #[tokio::test]
+async fn i5_a_poison_message_that_claims_to_be_the_replay_of_another_is_kept_and_closes_nothing() {
+    let world = World::new().await;
+    world.send(vec![batch(0, 0, "z", "z1")]);
+    world.stored_up_to(0, 1).await;
+    let letter = dead_letters::list(&world.database.pool, &dead_letters::Filter::default()).await.unwrap().remove(0);
+    assert!(dead_letters::start_replay(&world.database.pool, letter.id).await.unwrap());
+    let claiming = |mut record: Record| {
+        record.headers.insert("dead_letter_id".to_owned(), letter.id.to_string());
+        record
+    };
+    world.send(vec![claiming(raw(0, 1, "a", "not json")), claiming(batch(0, 2, "y", "y1"))]);
+    world.stored_up_to(0, 3).await;
+    assert_eq!(world.count("SELECT count(*) FROM control.dead_letters WHERE attempts = 1 AND original = 'not json'::bytea").await, 1);
+    assert_eq!(world.count("SELECT count(*) FROM control.dead_letters WHERE attempts = 1 AND company_id = 'y'").await, 1);
+    assert_eq!(world.count("SELECT count(*) FROM control.dead_letters WHERE attempts = 1 AND company_id = 'z' AND state = 'replaying'").await, 1);
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn i2_a_version_1_message_that_believes_in_another_routing_is_a_dead_letter() {
     let world = World::new().await;
     let text = |schema: &str| {
@@ -398,6 +417,24 @@ async fn too_many_poison_messages_in_a_row_stop_the_partition_until_an_operator_
     world.stored_up_to(0, 6).await;
     world.applied_are("a", &["a1"]).await;
     assert_eq!(world.count(LETTERS).await, 5);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn the_poison_cap_protects_a_topic_that_was_made_anew() {
+    let world = World::with(|settings, _| settings.poison_cap = 3).await;
+    world
+        .database
+        .execute("INSERT INTO control.partition_poison (consumer_group, topic, partition, in_a_row, last_offset) VALUES ('g', 'txns', 2, 2, 1000)")
+        .await;
+    world.assign(&[2]);
+    for offset in 0..3 {
+        assert_eq!(world.status.borrow().stopped, Vec::<i32>::new());
+        world.send(vec![raw(2, offset, "a", "poison")]);
+        world.stored_up_to(2, offset + 1).await;
+    }
+    eventually("the partition to be stopped", || world.status.borrow().stopped == [2]).await;
+    world.counted("SELECT count(*) FROM control.partition_poison WHERE in_a_row = 3 AND last_offset = 2 AND stopped_at IS NOT NULL", 1).await;
     world.finish().await;
 }
 

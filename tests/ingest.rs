@@ -119,6 +119,24 @@ async fn a_correction_is_decided_again() {
 }
 
 #[tokio::test]
+async fn i11_a_version_that_a_restored_database_gives_out_again_has_its_own_rules() {
+    let world = World::new(&[("710", "app_710")]).await;
+    let version = |checksum: &str| {
+        format!("INSERT INTO ruleset_versions (company_id, version, checksum, snapshot, seq) VALUES ('710', 1, '{checksum}', '[]', 1)")
+    };
+    world.rule("710", "Coffee", "OPEX", "COFFEE").await;
+    world.sql("710", &version("one")).await;
+    world.ingest("710", "b-1", 0, &json!([row("t1", "1", "COFFEE")])).await;
+    world.sql("710", "DELETE FROM rules_active; DELETE FROM ruleset_versions; UPDATE company_state SET ruleset_version = 0").await;
+    world.rule("710", "Tea", "OPEX", "TEA").await;
+    world.sql("710", &version("another")).await;
+    world.ingest("710", "b-2", 1, &json!([row("t2", "2", "COFFEE"), row("t3", "3", "TEA")])).await;
+    assert_eq!(world.rows("710", MATCHED).await, ["100|1|queued|OPEX|COFFEE", "300|1|queued|OPEX|TEA"]);
+    assert_eq!(world.rows("710", PENDING).await, ["COFFEE|200|open|"]);
+    world.end().await;
+}
+
+#[tokio::test]
 async fn an_answer_goes_when_the_row_describes_something_else_and_stays_when_it_does_not() {
     let world = World::new(&[("710", "app_710")]).await;
     world.ingest("710", "b-1", 0, &json!([row("t", "1", "TEA")])).await;

@@ -10,7 +10,9 @@ mod database;
 use std::process::Command;
 
 use database::Database;
-use kylo::domain::company::SchemaName;
+use kylo::domain::company::{Dsn, SchemaName};
+use kylo::domain::ids::CompanyId;
+use kylo::store::control::admin::{self, Change, Set};
 use kylo::store::migrate::{self, COMPANY, CONTROL, ControlSchema, MigrateError, Scope, VersionState};
 use sqlx::Row;
 
@@ -142,6 +144,46 @@ async fn the_originals_tables_are_adopted_with_their_rows() {
     database.execute(insert).await;
     database.execute(insert).await;
     assert_eq!(database.scalar::<i64>("SELECT count(*) FROM control.sheet_posts").await, 2);
+}
+
+#[tokio::test]
+async fn a_company_can_be_set_in_an_adopted_table_whose_key_is_not_company_id_alone() {
+    let database = Database::create().await;
+    let tables: &'static str = RUNBOOK_TABLES.replace("company_id VARCHAR(50) PRIMARY KEY, db_dsn_rw TEXT", "company_id VARCHAR(50), db_dsn_rw TEXT").leak();
+    database.execute(tables).await;
+    database.execute("ALTER TABLE control.company_config ADD PRIMARY KEY (company_id, db_dsn_rw)").await;
+    migrate::apply(&database.pool, &Scope::Control).await.unwrap();
+    let change = |tab: &str, dsn: &str| Change {
+        dsn: Some(Dsn::new(dsn)),
+        schema: Some("app_x".to_owned()),
+        spreadsheet: Some("sheet2".to_owned()),
+        tab_pending: Some(format!("{tab} P")),
+        tab_active: Some(format!("{tab} A")),
+    };
+    for (id, dsn, expected) in [("710", "postgres://y@127.0.0.1/y", Set::Changed), ("711", "postgres://z@127.0.0.1/z", Set::Created)] {
+        let id = CompanyId::parse(id).unwrap();
+        assert_eq!(admin::set(&database.pool, &id, &change(id.as_str(), dsn)).await.unwrap(), expected);
+        assert_eq!(admin::set(&database.pool, &id, &change(id.as_str(), dsn)).await.unwrap(), Set::Unchanged);
+    }
+    assert_eq!(database.scalar::<i64>("SELECT count(*) FROM control.company_config").await, 2);
+    // Two rows of one company are two routes: none of them is guessed.
+    database.execute("INSERT INTO control.company_config SELECT '710', 'postgres://w@127.0.0.1/w', 'app_w', 'sheet3', 'P', 'A'").await;
+    let id = CompanyId::parse("710").unwrap();
+    let Set::Refused(reason) = admin::set(&database.pool, &id, &change("710", "postgres://y@127.0.0.1/y")).await.unwrap() else { panic!("not refused") };
+    assert!(reason.contains("two rows"), "{reason}");
+}
+
+#[tokio::test]
+async fn titles_of_bound_tabs_are_folded_as_those_of_the_configuration_are() {
+    let database = Database::create().await;
+    migrate::apply(&database.pool, &Scope::Control).await.unwrap();
+    database
+        .execute(
+            "INSERT INTO control.sheet_tabs (company_id, role, spreadsheet_id, sheet_id, configured_title, title) VALUES ('710', 'pending', 's', 1, 'İÄ Ärger', 'x')",
+        )
+        .await;
+    let bound = kylo::store::control::company_config::bound(&database.pool).await.unwrap();
+    assert_eq!(bound.get(&("s".to_owned(), "İÄ Ärger".to_lowercase())).map(String::as_str), Some("710"), "{bound:?}");
 }
 
 #[tokio::test]

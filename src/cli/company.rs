@@ -19,7 +19,7 @@ use crate::store::control::admin::{self, Change, Set};
 use crate::store::control::{company_config, trouble};
 use crate::store::error::describe;
 use crate::store::migrate::{self, Scope};
-use crate::store::pools::Pools;
+use crate::store::pools::{PATIENCE, Pools, within};
 
 /// See and change which companies there are, and where their data goes
 #[derive(Debug, clap::Args)]
@@ -77,13 +77,9 @@ struct ListArgs {
 
 /// Forget a company: its messages become dead letters from then on; its database and tabs stay as they are
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  kylo company remove 710          # says what it would do\n  kylo company remove 710 --yes\n\n\
-    Exit codes: 0 removed (or would be), 1 there is no such company, 2 usage or configuration.")]
+#[command(after_help = "Examples:\n  kylo company remove 710\n\nExit codes: 0 removed, 1 there is no such company, 2 usage or configuration.")]
 struct RemoveArgs {
     id: String,
-    /// Do it
-    #[arg(long)]
-    yes: bool,
 }
 
 /// Connect to each company's database and compare its schema
@@ -219,15 +215,9 @@ async fn list(args: &ListArgs, settings: &Settings) -> anyhow::Result<Outcome> {
 async fn remove(args: &RemoveArgs, settings: &Settings) -> anyhow::Result<Outcome> {
     let id = company_id(&args.id)?;
     let control = control(settings).await?;
-    let rows = company_config::load(&control).await.map_err(|error| failed("read control.company_config", &error))?;
-    if !rows.iter().any(|row| row.company_id == id.as_str()) {
+    if !admin::remove(&control, &id).await.map_err(|error| failed("remove the company", &error))? {
         return Err(Failed::new(format!("there is no company {id}")).hint("`kylo company list` shows all").into());
     }
-    if !args.yes {
-        output::line(&format!("would remove company {id}: its new messages become dead letters; its database and tabs stay. Do it with --yes"))?;
-        return Ok(Outcome::Done);
-    }
-    admin::remove(&control, &id).await.map_err(|error| failed("remove the company", &error))?;
     output::line(&format!("company {id} is removed; its database and tabs are as they were"))?;
     Ok(Outcome::Done)
 }
@@ -276,7 +266,10 @@ async fn check_one(pools: &Pools, route: &Route) -> Result<String, String> {
         return Err(format!("schema {}: {}: run `kylo migrate`", route.schema, bad.join(", ")));
     }
     // Readable is not enough: a standby, or a user without rights, answers as well.
-    let mut tx = pools.begin(&route.dsn, &route.schema).await.map_err(|error| describe(&error))?;
-    crate::store::company::status::can_write(&mut tx).await.map_err(|error| describe(&error))?;
+    let written = async {
+        let mut tx = pools.begin(&route.dsn, &route.schema).await?;
+        crate::store::company::status::can_write(&mut tx).await
+    };
+    within(PATIENCE, written).await.map_err(|error| describe(&error))?;
     Ok(format!("schema {} answers and is up to date", route.schema))
 }

@@ -3,6 +3,7 @@
 mod text;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -20,10 +21,12 @@ use crate::store::control::status::{self, CompanyFigures, OpenIntent, Trouble};
 use crate::store::control::workers::{self, WorkerRow};
 use crate::store::control::{company_config, dead_letters, poison};
 use crate::store::error::describe;
-use crate::store::pools::Pools;
+use crate::store::pools::{PATIENCE, Pools, within};
 
 /// A worker that was not heard of for this long is not running.
 const RECENT_SECONDS: i32 = 60;
+/// How long one company's database is waited for; less than all the rest together may take.
+const COMPANY_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What runs, in which mode, what waits and why
 ///
@@ -119,7 +122,8 @@ struct ClassCount {
 pub async fn run(args: Args, settings: &Settings) -> anyhow::Result<Outcome> {
     let only = args.company.as_deref().map(super::company::company_id).transpose()?;
     let control = control(settings).await?;
-    let mut report = gather(&control, only.as_ref()).await.map_err(|error| failed("read the control database", &error))?;
+    let gathered = within(PATIENCE, gather(&control, only.as_ref())).await;
+    let mut report = gathered.map_err(|error| failed("read the control database", &error))?;
     match tools::lags(settings).await {
         Ok(lags) => report.lag = lags.into_iter().filter(|lag| args.json || lag.behind > 0).map(Lag::from).collect(),
         Err(error) => report.warnings.push(format!("the lag is not known: {error}")),
@@ -190,8 +194,11 @@ async fn company(pools: &Pools, routes: &Routes, known: CompanyFigures) -> Compa
 }
 
 async fn read(pools: &Pools, route: &company::Route, known: &CompanyFigures) -> Result<Figures, sqlx::Error> {
-    let mut tx = pools.begin(&route.dsn, &route.schema).await?;
-    figures(&mut tx, route.company.as_str(), known.pending_posted, known.active_posted).await
+    let ask = async {
+        let mut tx = pools.begin(&route.dsn, &route.schema).await?;
+        figures(&mut tx, route.company.as_str(), known.pending_posted, known.active_posted).await
+    };
+    within(COMPANY_PATIENCE, ask).await
 }
 
 /// What an operator should not overlook.

@@ -147,7 +147,12 @@ pub fn routes(rows: &[CompanyRow], bound: &Bound) -> Routes {
     let mut parsed: Routes = BTreeMap::new();
     for row in rows {
         let Ok(company) = CompanyId::parse(&row.company_id) else { continue };
-        let route = route(&company, row).map(Arc::new).map_err(|reason| Unroutable { reason, version: row.version });
+        let mut route = route(&company, row).map(Arc::new).map_err(|reason| Unroutable { reason, version: row.version });
+        // Only an adopted table, keyed otherwise, can have this.
+        if parsed.contains_key(&company) {
+            let reason = format!("control.company_config has two rows of company {company}: delete all but the right one");
+            route = Err(Unroutable { reason, version: row.version });
+        }
         parsed.insert(company, route);
     }
     refuse_clashes(&mut parsed, bound);

@@ -35,7 +35,11 @@ pub async fn connect(settings: &Settings, board: &Arc<HealthBoard>, stop: &Cance
         let pool = lazy_pool(dsn.expose_secret(), &options).map_err(|error| {
             ConfigError::one(format!("PG_DSN_RW cannot be used: {}", describe(&error)), "give postgres://user:password@host:5432/database")
         })?;
-        match migrate::check_control(&pool).await {
+        let checked = tokio::select! {
+            checked = migrate::check_control(&pool) => checked,
+            () = stop.cancelled() => return Ok(None),
+        };
+        match checked {
             Ok(ControlSchema::UpToDate) => {
                 board.set(CHECK, Check::ok("answers"));
                 return Ok(Some(pool));

@@ -12,13 +12,11 @@ pub mod wire;
 mod workers;
 
 use std::future::Future;
-use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::config::Settings;
 pub use process::Process;
-
-/// The consumers bound their own draining by `KYLO_DRAIN_SECONDS`; this is for what comes after it.
-const DRAIN_MARGIN: Duration = Duration::from_secs(2);
 
 /// Which workers run in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,12 +50,14 @@ pub async fn run_until(settings: Settings, workers: Workers, stop_signal: impl F
         ended = first_failure(&mut loops) => ended,
     };
     process.stop.cancel();
-    let drain = process.settings.drain + DRAIN_MARGIN;
-    let drained = tokio::time::timeout(drain, async { while loops.join_next().await.is_some() {} }).await;
+    // One deadline for all that a stop does: the consumers keep to it by themselves, and what is left of it is for the rest.
+    let drain = process.settings.drain;
+    let deadline = Instant::now() + drain;
+    let drained = tokio::time::timeout_at(deadline, async { while loops.join_next().await.is_some() {} }).await;
     if drained.is_err() {
         tracing::warn!(seconds = drain.as_secs(), "the workers did not end in time; what was not finished is delivered again, nothing is lost");
     }
-    process.finish().await;
+    process.finish(deadline).await;
     ended
 }
 

@@ -81,10 +81,9 @@ impl Process {
         self.stop.cancelled().await;
     }
 
-    /// The end: takes the heartbeat away and closes connections, for at most the drain time.
-    pub async fn finish(mut self) {
+    /// The end: takes the heartbeat away and closes connections, until `deadline` at most.
+    pub async fn finish(mut self, deadline: tokio::time::Instant) {
         self.stop.cancel();
-        let drain = self.settings.drain;
         let tidy = async {
             while self.background.join_next().await.is_some() {}
             if let Err(error) = workers::leave(&self.sources.control, self.id).await {
@@ -93,8 +92,8 @@ impl Process {
             self.sources.pools.close().await;
             self.sources.control.close().await;
         };
-        if tokio::time::timeout(drain, tidy).await.is_err() {
-            tracing::warn!(seconds = drain.as_secs(), "not everything ended in time; nothing is lost");
+        if tokio::time::timeout_at(deadline, tidy).await.is_err() {
+            tracing::warn!(seconds = self.settings.drain.as_secs(), "not everything ended in time; nothing is lost");
         }
     }
 

@@ -10,6 +10,7 @@ use sqlx::postgres::{PgPool, PgTransaction};
 use sqlx::{AssertSqlSafe, Executor, Row};
 
 use super::error::describe;
+use super::pools::{PATIENCE, within};
 use crate::domain::company::SchemaName;
 
 /// How long a run waits for another one, and for locks on the tables it changes.
@@ -115,11 +116,16 @@ impl Scope {
     }
 }
 
-/// Which versions the schema has. Changes nothing.
+/// Which versions the schema has. Changes nothing. Takes at most [`PATIENCE`].
 ///
 /// # Errors
 /// The database's.
 pub async fn status(pool: &PgPool, scope: &Scope) -> Result<Vec<Version>, MigrateError> {
+    let read = async { Ok::<_, sqlx::Error>(versions(pool, scope).await) };
+    within(PATIENCE, read).await.map_err(scope.error("read the versions"))?
+}
+
+async fn versions(pool: &PgPool, scope: &Scope) -> Result<Vec<Version>, MigrateError> {
     let mut tx = pool.begin().await.map_err(scope.error("connect"))?;
     let recorded = recorded(&mut tx, scope).await?;
     let states = scope.versions().iter().map(|migration| {

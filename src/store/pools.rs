@@ -41,7 +41,8 @@ async fn still_there(connection: &mut PgConnection) -> Result<bool, sqlx::Error>
 /// How a pool behaves. All times are bounds; nothing waits for ever.
 #[derive(Clone, Debug)]
 pub struct PoolOptions {
-    /// Connections per database and process.
+    /// Connections per database and process. Enough for all that works on one database at a time (2 calls of ingest, promotes, drains, the poster, the
+    /// gauges): a wait for a free connection must not look like a database that is down.
     pub max_connections: u32,
     /// To connect, and to wait for a free connection.
     pub acquire_timeout: Duration,
@@ -50,7 +51,7 @@ pub struct PoolOptions {
 
 impl Default for PoolOptions {
     fn default() -> Self {
-        Self { max_connections: 4, acquire_timeout: Duration::from_secs(5), application_name: "kylo".to_owned() }
+        Self { max_connections: 10, acquire_timeout: Duration::from_secs(5), application_name: "kylo".to_owned() }
     }
 }
 

@@ -30,6 +30,8 @@ mod ended;
 mod feed;
 mod report;
 
+/// Without this the offsets of the last moment would never be committed where the drain time is 0.
+const LEAST_CLOSE: Duration = Duration::from_millis(250);
 /// Queues drained at the same time by one process.
 const DRAINERS: usize = 4;
 /// Companies whose messages are put into their queues at the same time.
@@ -93,6 +95,8 @@ pub(super) struct Engine<T: Topic> {
     drain_attempts: HashMap<CompanyId, u32>,
     report_at: Instant,
     stop_drains: CancellationToken,
+    /// When a stop must be over.
+    stop_by: Option<Instant>,
 }
 
 impl<T: Topic> fmt::Debug for Engine<T> {
@@ -144,6 +148,7 @@ impl<T: Topic> Engine<T> {
             drain_attempts: HashMap::new(),
             report_at: now,
             stop_drains: CancellationToken::new(),
+            stop_by: None,
         }
     }
 
@@ -264,7 +269,10 @@ impl<T: Topic> Engine<T> {
         tracing::info!(topic = %self.settings.topic, in_flight = self.load.0, "stopping: what is in hand is finished first");
         self.source.pause(&all);
         self.untake(&all);
-        let deadline = Instant::now() + self.settings.drain;
+        let now = Instant::now();
+        self.stop_by = Some(now + self.settings.drain);
+        // The drain time is for the whole stop: committing and leaving the group need their part of it.
+        let deadline = now + self.settings.drain.saturating_sub(leaving_time(self.settings.drain));
         match &mut self.leaving {
             Some(leaving) => leaving.partitions = all,
             None => self.leaving = Some(Leaving { partitions: all, deadline, ack: None }),
@@ -390,17 +398,23 @@ impl<T: Topic> Engine<T> {
     }
 
     async fn finish(mut self) {
-        let within = self.settings.drain.max(Duration::from_secs(1));
+        let now = Instant::now();
+        let stop_by = self.stop_by.unwrap_or(now + self.settings.drain).max(now + LEAST_CLOSE);
         // Jobs that still run (a drainer between two chunks, a call that outlived the deadline) are given up: their transactions roll back.
-        let end = Instant::now() + Duration::from_millis(500);
+        let end = now + Duration::from_millis(500).min((stop_by - now) / 2);
         while let Ok(Some(_)) = tokio::time::timeout_at(end, self.jobs.join_next()).await {}
         self.jobs.abort_all();
         self.report(Instant::now());
         let topic = self.settings.topic;
-        if self.source.close(within).await {
+        if self.source.close(stop_by.saturating_duration_since(Instant::now())).await {
             tracing::info!(%topic, "committed and left the group");
         } else {
             tracing::warn!(%topic, "could not leave the group in time; what was not committed will be delivered again and dismissed");
         }
     }
+}
+
+/// The part of the drain time that a stop keeps for committing and for leaving the group.
+fn leaving_time(drain: Duration) -> Duration {
+    (drain / 4).min(Duration::from_secs(2))
 }

@@ -156,12 +156,13 @@ impl<T: Topic> Handler<T> {
         }
     }
 
-    /// Closes the letters whose replays are done now. A letter that failed again is open again already and stays so.
+    /// Closes the letters whose replays are done now. A letter that failed again is open again already and stays so; a message that only claims
+    /// to be a replay and is poison closes nothing.
     async fn close_letters(&self, places: &[(CompanyId, Arc<Record>)], outcomes: &mut [Option<Outcome>]) {
         let replays: Vec<(usize, i64)> = outcomes
             .iter()
             .enumerate()
-            .filter(|(_, outcome)| matches!(outcome, Some(Outcome::Done(_))))
+            .filter(|(_, outcome)| matches!(outcome, Some(Outcome::Done(done)) if *done != MessageOutcome::DeadLetter))
             .filter_map(|(n, _)| Some((n, places.get(n)?.1.dead_letter_id()?)))
             .collect();
         if replays.is_empty() {

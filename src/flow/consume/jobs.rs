@@ -16,7 +16,7 @@ use crate::flow::lanes::{Call, Entry, Holding, LaneKey};
 use crate::flow::offsets::Ticket;
 use crate::flow::routing::Routing;
 use crate::flow::work::NewLetter;
-use crate::store::control::dead_letters;
+use crate::store::control::dead_letters::{self, Kept};
 use crate::store::control::held::{self, Join};
 use crate::store::control::poison::{self, Count};
 use crate::store::error::describe;
@@ -46,7 +46,7 @@ pub struct Look {
 pub enum Ended<W> {
     Call { key: LaneKey, companies: Vec<CompanyId>, outcomes: Vec<(Entry<W>, Outcome)> },
     Held { holding: Holding<W>, result: Result<Join, ControlDown> },
-    Buried { burial: Burial, result: Result<(), ControlDown> },
+    Buried { burial: Burial, result: Result<Vec<Kept>, ControlDown> },
     Routed { company: CompanyId, result: Result<Routing, ControlDown> },
     Prepared { partitions: Vec<i32>, result: Result<Look, ControlDown> },
     Looked { stopped: Vec<i32>, result: Result<Look, ControlDown> },
@@ -76,11 +76,11 @@ pub async fn hold<T: Topic>(handler: Arc<Handler<T>>, holding: Holding<T::Work>)
 pub async fn bury<T: Topic>(handler: Arc<Handler<T>>, group: Arc<str>, burial: Burial) -> Ended<T::Work> {
     let letters: Vec<NewLetter> = burial.letters.iter().map(|(_, _, letter)| letter.clone()).collect();
     let written = async {
-        dead_letters::insert(&handler.control, &letters).await?;
+        let kept = dead_letters::insert(&handler.control, &letters).await?;
         if !burial.counts.is_empty() {
             within(PATIENCE, poison::save(&handler.control, &group, &handler.name, &burial.counts)).await?;
         }
-        Ok::<_, sqlx::Error>(())
+        Ok::<_, sqlx::Error>(kept)
     };
     let result = written.await.map_err(|error| describe(&error));
     Ended::Buried { burial, result }

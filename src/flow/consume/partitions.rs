@@ -28,18 +28,20 @@ pub struct Partition {
     pub stash: VecDeque<Arc<Record>>,
     in_a_row: i32,
     last_offset: i64,
+    /// The last offset that was counted before this assignment.
+    counted_before: i64,
     dirty: bool,
 }
 
 impl Partition {
     fn new() -> Self {
-        Self { phase: Phase::Preparing, stash: VecDeque::new(), in_a_row: 0, last_offset: -1, dirty: false }
+        Self { phase: Phase::Preparing, stash: VecDeque::new(), in_a_row: 0, last_offset: -1, counted_before: -1, dirty: false }
     }
 
     /// What Postgres knows about it.
     pub fn prepared(&mut self, count: Option<Count>) {
         if let Some(count) = count {
-            (self.in_a_row, self.last_offset) = (count.in_a_row, count.last_offset);
+            (self.in_a_row, self.last_offset, self.counted_before) = (count.in_a_row, count.last_offset, count.last_offset);
         }
         self.phase = if count.is_some_and(|count| count.stopped) { Phase::Stopped { saved: true } } else { Phase::Open };
     }
@@ -55,6 +57,15 @@ impl Partition {
             self.dirty = true;
         }
         stop
+    }
+
+    /// A poison message whose letter was not known before; as [`Partition::poison`]. At an offset that was counted before this assignment it is
+    /// none of those that were: the topic was made anew and its offsets began again, so the count does too.
+    pub fn new_letter(&mut self, offset: i64, cap: i32) -> bool {
+        if offset <= self.counted_before {
+            (self.in_a_row, self.last_offset, self.counted_before) = (0, offset.saturating_sub(1), -1);
+        }
+        self.phase == Phase::Open && offset > self.last_offset && self.poison(offset, cap)
     }
 
     /// A message that could be read and routed.
@@ -163,6 +174,17 @@ mod tests {
             assert!(!partition.poison(7, 3));
         }
         assert!(!partition.poison(8, 3));
+    }
+
+    #[test]
+    fn a_topic_that_was_made_anew_is_counted_from_its_start() {
+        let mut partition = Partition::new();
+        partition.prepared(Some(Count { partition: 0, in_a_row: 2, last_offset: 1_000, stopped: false }));
+        // Two are taken before the first one's letter is known to be new.
+        assert!(!partition.poison(0, 3) && !partition.poison(1, 3));
+        assert!(!partition.new_letter(0, 3) && !partition.new_letter(1, 3));
+        assert!(partition.poison(2, 3));
+        assert!(!partition.new_letter(2, 3), "counted once");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::store::company::projection::{self, StateRow};
 use crate::store::control::spreadsheets;
 use crate::store::control::tabs::{self, TabRow};
 use crate::store::error::{Fault, classify, describe};
-use crate::store::pools::Pools;
+use crate::store::pools::{PATIENCE, Pools, within};
 
 /// Requests of one batch, in bytes. Google recommends at most 2 MB.
 const BATCH_BYTES: usize = 2_000_000;
@@ -292,15 +292,15 @@ impl Poster {
     /// [`PreviewError`]
     pub async fn preview(&self, route: &Arc<Route>) -> Result<Vec<Preview>, PreviewError> {
         let gateway = self.options.gateway.as_deref().ok_or(PreviewError::NoGateway)?;
-        let bindings = tabs::all(&self.options.control).await?;
+        let bindings = within(PATIENCE, tabs::all(&self.options.control)).await?;
         let wanted_tabs: Vec<_> = Role::ALL.into_iter().map(|role| (Arc::clone(route), role)).collect();
         let look = look(gateway, &route.spreadsheet, &wanted_tabs, &bindings, true).await.map_err(PreviewError::Call)?;
         let observed = |role| {
             let located = look.tabs.get(&(route.company.clone(), role))?;
             located.sheet_id.and_then(|id| look.tab(id))
         };
-        let typed = tabs::typed(&self.options.control, route.company.as_str(), Role::Pending.as_str()).await?;
-        let wanted = load(&self.options.pools, route, |_| true, observed(Role::Pending), typed).await;
+        let typed = within(PATIENCE, tabs::typed(&self.options.control, route.company.as_str(), Role::Pending.as_str())).await?;
+        let wanted = within(PATIENCE, load(&self.options.pools, route, |_| true, observed(Role::Pending), typed)).await;
         let wanted = wanted.map_err(|error| PreviewError::Company(describe(&error)))?;
         let mut previews = Vec::new();
         for role in Role::ALL {

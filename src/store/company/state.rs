@@ -14,6 +14,9 @@ pub struct StateRow {
     /// See `ingest_batches` in the DDL.
     pub changed_seq: i64,
     pub ruleset_version: i32,
+    /// Which writing of that version it is: a database that was restored to an older version gives the same number out again, with other rules.
+    /// `None`: no version yet, or one that was committed while this lock was waited for.
+    pub ruleset_stamp: Option<String>,
 }
 
 /// Locks the companies' rows in the order of their ids, making those that are missing. One statement where all exist.
@@ -37,8 +40,10 @@ pub async fn lock(conn: &mut PgConnection, companies: &[&str]) -> Result<Vec<Sta
 async fn select_for_update(conn: &mut PgConnection, companies: &[&str]) -> Result<Vec<StateRow>, sqlx::Error> {
     sqlx::query_as!(
         StateRow,
-        "SELECT company_id, seq, pending_seq, active_seq, changed_seq, ruleset_version
-         FROM company_state WHERE company_id = ANY($1) ORDER BY company_id FOR UPDATE",
+        r#"SELECT company_id, seq, pending_seq, active_seq, changed_seq, ruleset_version,
+                  (SELECT v.checksum || ' ' || extract(epoch FROM v.created_at)::text FROM ruleset_versions v
+                   WHERE v.company_id = s.company_id AND v.version = s.ruleset_version) AS ruleset_stamp
+           FROM company_state s WHERE company_id = ANY($1) ORDER BY company_id FOR UPDATE OF s"#,
         companies as &[&str]
     )
     .fetch_all(conn)

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use super::company_config;
 use crate::domain::company::{self, CompanyRow, Route};
@@ -69,10 +69,17 @@ pub async fn set(pool: &PgPool, id: &CompanyId, change: &Change) -> Result<Set, 
     if before.is_some() && row == old {
         return Ok(Set::Unchanged);
     }
-    sqlx::query!(
-        "INSERT INTO control.company_config (company_id, db_dsn_rw, db_schema, spreadsheet_id, tab_pending, tab_active) VALUES ($1, $2, $3, $4, $5, $6)
-         ON CONFLICT (company_id) DO UPDATE SET db_dsn_rw = EXCLUDED.db_dsn_rw, db_schema = EXCLUDED.db_schema, spreadsheet_id = EXCLUDED.spreadsheet_id,
-             tab_pending = EXCLUDED.tab_pending, tab_active = EXCLUDED.tab_active, updated_at = now()",
+    write(&mut tx, &row).await?;
+    tx.commit().await?;
+    Ok(if before.is_some() { Set::Changed } else { Set::Created })
+}
+
+/// Changes the company's row, or makes one. Not by ON CONFLICT, which needs a unique key on company_id alone: an adopted table may have another
+/// key. The table's lock keeps two such writes apart.
+async fn write(tx: &mut PgConnection, row: &CompanyRow) -> Result<(), sqlx::Error> {
+    let changed = sqlx::query!(
+        "UPDATE control.company_config SET db_dsn_rw = $2, db_schema = $3, spreadsheet_id = $4, tab_pending = $5, tab_active = $6, updated_at = now()
+         WHERE company_id = $1",
         row.company_id,
         row.db_dsn_rw,
         row.db_schema,
@@ -82,16 +89,34 @@ pub async fn set(pool: &PgPool, id: &CompanyId, change: &Change) -> Result<Set, 
     )
     .execute(&mut *tx)
     .await?;
-    tx.commit().await?;
-    Ok(if before.is_some() { Set::Changed } else { Set::Created })
+    if changed.rows_affected() > 0 {
+        return Ok(());
+    }
+    sqlx::query!(
+        "INSERT INTO control.company_config (company_id, db_dsn_rw, db_schema, spreadsheet_id, tab_pending, tab_active) VALUES ($1, $2, $3, $4, $5, $6)",
+        row.company_id,
+        row.db_dsn_rw,
+        row.db_schema,
+        row.spreadsheet_id,
+        row.tab_pending,
+        row.tab_active,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
-/// Takes the row away. The company's database and tabs stay as they are. `false` = there was none.
+/// Takes the row away, and with it which tabs were its and what was wrong with it: else they would bind another company, or this one when it is
+/// configured anew. The company's database and tabs stay as they are. `false` = there was none.
 ///
 /// # Errors
-/// The control database's.
+/// The control database's; then nothing is changed.
 pub async fn remove(pool: &PgPool, id: &CompanyId) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query!("DELETE FROM control.company_config WHERE company_id = $1", id.as_str()).execute(pool).await?;
+    let mut tx = pool.begin().await?;
+    let done = sqlx::query!("DELETE FROM control.company_config WHERE company_id = $1", id.as_str()).execute(&mut *tx).await?;
+    sqlx::query!("DELETE FROM control.sheet_tabs WHERE company_id = $1", id.as_str()).execute(&mut *tx).await?;
+    sqlx::query!("DELETE FROM control.company_trouble WHERE company_id = $1", id.as_str()).execute(&mut *tx).await?;
+    tx.commit().await?;
     Ok(done.rows_affected() > 0)
 }
 

@@ -3,13 +3,14 @@
 use sqlx::{PgConnection, PgPool};
 
 use crate::domain::company::{Bound, CompanyRow};
+use crate::store::pools::{PATIENCE, within};
 
 /// All rows, as they are.
 ///
 /// # Errors
-/// The database's.
+/// The database's, also when it gives no answer within [`PATIENCE`].
 pub async fn load(pool: &PgPool) -> Result<Vec<CompanyRow>, sqlx::Error> {
-    load_in(&mut *pool.acquire().await?).await
+    within(PATIENCE, async { load_in(&mut *pool.acquire().await?).await }).await
 }
 
 /// The same on a connection of the caller's.
@@ -29,17 +30,19 @@ pub async fn load_in(connection: &mut PgConnection) -> Result<Vec<CompanyRow>, s
 /// Whether the company is configured at this moment.
 ///
 /// # Errors
-/// The database's.
+/// The database's, also when it gives no answer within [`PATIENCE`].
 pub async fn exists(pool: &PgPool, company: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM control.company_config WHERE company_id = $1) AS "exists!""#, company).fetch_one(pool).await
+    let ask = sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM control.company_config WHERE company_id = $1) AS "exists!""#, company);
+    within(PATIENCE, ask.fetch_one(pool)).await
 }
 
-/// Who uses which tab now, by the titles the tabs were bound under.
+/// Who uses which tab now, by the titles the tabs were bound under. Titles are folded here and not by the database, whose `lower` depends on its
+/// collation: the two sides of a comparison must be folded alike.
 ///
 /// # Errors
-/// The database's.
+/// The database's, also when it gives no answer within [`PATIENCE`].
 pub async fn bound(pool: &PgPool) -> Result<Bound, sqlx::Error> {
-    let rows =
-        sqlx::query!("SELECT company_id, spreadsheet_id, lower(configured_title) AS \"title!\" FROM control.sheet_tabs").fetch_all(pool).await?;
-    Ok(rows.into_iter().map(|row| ((row.spreadsheet_id, row.title), row.company_id)).collect())
+    let read = sqlx::query!("SELECT company_id, spreadsheet_id, configured_title FROM control.sheet_tabs").fetch_all(pool);
+    let rows = within(PATIENCE, read).await?;
+    Ok(rows.into_iter().map(|row| ((row.spreadsheet_id, row.configured_title.to_lowercase()), row.company_id)).collect())
 }

@@ -41,20 +41,30 @@ struct Columns {
     traceparent: Vec<Option<String>>,
 }
 
-/// Writes letters and their events; gives their ids in the order of the input. The same position, pointer and bytes again count one more
+/// A letter that is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub id: i64,
+    /// `false`: it was there already, this was one more attempt.
+    pub fresh: bool,
+}
+
+/// Writes letters and their events; gives them in the order of the input. The same position, pointer and bytes again count one more
 /// attempt and keep the letter's state. A letter about a replay (header `dead_letter_id`) counts one more attempt on the letter that was
 /// replayed and makes it `new` again, unless a whole message was replayed and now one of its rows is bad: that row gets its own letter.
+/// A producer can write that header too, so it is believed only where the letter has what failed now: a message's letter these very bytes, a
+/// row's letter the same company and batch (its replay is a message made anew). Everything else gets its own letter, which keeps its bytes.
 ///
 /// # Errors
 /// The control database's; then nothing was written.
-pub async fn insert(pool: &PgPool, letters: &[NewLetter]) -> Result<Vec<i64>, sqlx::Error> {
+pub async fn insert(pool: &PgPool, letters: &[NewLetter]) -> Result<Vec<Kept>, sqlx::Error> {
     if letters.is_empty() {
         return Ok(Vec::new());
     }
     within(PATIENCE, write(pool, letters)).await
 }
 
-async fn write(pool: &PgPool, letters: &[NewLetter]) -> Result<Vec<i64>, sqlx::Error> {
+async fn write(pool: &PgPool, letters: &[NewLetter]) -> Result<Vec<Kept>, sqlx::Error> {
     let (columns, places) = columns(letters);
     let rows = sqlx::query!(
         r#"WITH input AS (
@@ -69,7 +79,9 @@ async fn write(pool: &PgPool, letters: &[NewLetter]) -> Result<Vec<i64>, sqlx::E
                    state = CASE d.state WHEN 'discarded' THEN d.state ELSE 'new' END,
                    settled_at = CASE d.state WHEN 'discarded' THEN d.settled_at END
                FROM input i
-               WHERE d.id = i.replay_of AND d.topic = i.topic AND (d.kind = 'row' OR i.kind = 'message')
+               WHERE d.id = i.replay_of AND d.topic = i.topic
+                 AND CASE d.kind WHEN 'message' THEN i.kind = 'message' AND d.bytes_sha256 = i.sha
+                                 ELSE d.company_id = i.company_id AND d.batch_id = i.batch_id END
                RETURNING i.n, d.id
            ), written AS (
                INSERT INTO control.dead_letters AS d (topic, partition, "offset", pointer, bytes_sha256, kind, class, reason, company_id, batch_id,
@@ -92,7 +104,7 @@ async fn write(pool: &PgPool, letters: &[NewLetter]) -> Result<Vec<i64>, sqlx::E
                INSERT INTO control.outbox_events (event_type, company_id, payload, traceparent)
                SELECT 'dead_letter.created', coalesce(company_id, ''), event, traceparent FROM placed WHERE fresh ORDER BY n
            )
-           SELECT n AS "n!", id AS "id!" FROM again UNION ALL SELECT n, id FROM placed"#,
+           SELECT n AS "n!", id AS "id!", false AS "fresh!" FROM again UNION ALL SELECT n, id, fresh FROM placed"#,
         &columns.topic,
         &columns.partition,
         &columns.offset,
@@ -113,7 +125,7 @@ async fn write(pool: &PgPool, letters: &[NewLetter]) -> Result<Vec<i64>, sqlx::E
     )
     .fetch_all(pool)
     .await?;
-    let by_row: HashMap<i64, i64> = rows.into_iter().map(|row| (row.n, row.id)).collect();
+    let by_row: HashMap<i64, Kept> = rows.into_iter().map(|row| (row.n, Kept { id: row.id, fresh: row.fresh })).collect();
     places.into_iter().map(|place| by_row.get(&place).copied().ok_or(sqlx::Error::RowNotFound)).collect()
 }
 

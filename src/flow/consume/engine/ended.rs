@@ -16,6 +16,7 @@ use crate::flow::lanes::{Entry, Holding, LaneKey};
 use crate::flow::offsets::Ticket;
 use crate::flow::routing::Routing;
 use crate::flow::work::Stuck;
+use crate::store::control::dead_letters::Kept;
 use crate::store::control::held::Join;
 use crate::store::control::trouble::{Trouble, TroubleState};
 
@@ -158,16 +159,19 @@ impl<T: Topic> Engine<T> {
         self.lanes.put_back(current);
     }
 
-    fn burial_ended(&mut self, burial: Burial, result: Result<(), String>) {
+    fn burial_ended(&mut self, burial: Burial, result: Result<Vec<Kept>, String>) {
         self.burying = false;
         match result {
-            Ok(()) => {
+            Ok(kept) => {
                 self.control_answered();
                 self.partitions.saved(&burial.counts);
                 if burial.counts.iter().any(|count| count.stopped) {
                     self.look_at = self.look_at.min(Instant::now() + self.settings.look_busy);
                 }
-                for (ticket, bytes, _) in burial.letters {
+                for ((ticket, bytes, letter), kept) in burial.letters.into_iter().zip(kept) {
+                    if kept.fresh && self.offsets.is_current(ticket) {
+                        self.count_new_letter(&letter.record.position);
+                    }
                     self.handler.metrics.messages(&self.handler.name, MessageOutcome::DeadLetter, 1);
                     self.done(ticket, bytes);
                 }

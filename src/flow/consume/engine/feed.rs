@@ -15,7 +15,7 @@ use crate::flow::decode::Poison;
 use crate::flow::hold::PARKED_RETRY;
 use crate::flow::lanes::{Entry, LaneKey};
 use crate::flow::routing::Routing;
-use crate::flow::work::Record;
+use crate::flow::work::{Position, Record};
 use crate::store::control::trouble::{Trouble, TroubleState};
 
 impl<T: Topic> Engine<T> {
@@ -110,11 +110,23 @@ impl<T: Topic> Engine<T> {
         self.burial.letters.push((ticket, bytes, letter(record, poison)));
         let cap = self.settings.poison_cap;
         if self.partitions.get_mut(at.partition).is_some_and(|state| state.poison(at.offset, cap)) {
-            tracing::error!(topic = %at.topic, partition = at.partition, cap,
-                            "partition stopped: too many poison messages in a row; look at `kylo dlq list`, then run `kylo dlq resume`");
-            self.source.pause(&[at.partition]);
-            self.report_at = Instant::now();
+            self.stopped_by_cap(at);
         }
+    }
+
+    /// A letter turned out to be new: perhaps one that was not counted, because its offset was taken for an old one.
+    pub(super) fn count_new_letter(&mut self, at: &Position) {
+        let cap = self.settings.poison_cap;
+        if self.partitions.get_mut(at.partition).is_some_and(|state| state.new_letter(at.offset, cap)) {
+            self.stopped_by_cap(at);
+        }
+    }
+
+    fn stopped_by_cap(&mut self, at: &Position) {
+        tracing::error!(topic = %at.topic, partition = at.partition, cap = self.settings.poison_cap,
+                        "partition stopped: too many poison messages in a row; look at `kylo dlq list`, then run `kylo dlq resume`");
+        self.source.pause(&[at.partition]);
+        self.report_at = Instant::now();
     }
 
     pub(super) fn start_burial(&mut self) {
