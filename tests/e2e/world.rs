@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::database::{Database, variable};
 
 /// Longer than anything takes on a busy machine; a test that waits in vain fails after it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Everything in one process, without HTTP.
 pub const ALL: Workers = Workers { command: "run", txns: true, promote: true, poster: true, http: None };
@@ -198,8 +198,8 @@ impl World {
 
     // --- Workers ---
 
-    /// The settings a process of this world would have.
-    pub fn settings(&self, mode: &Mode) -> Settings {
+    /// The environment of a process of this world.
+    pub fn environment(&self, mode: &Mode) -> BTreeMap<&'static str, String> {
         let mut variables = BTreeMap::from([
             ("KAFKA_BROKERS", brokers()),
             ("KAFKA_TOPIC_TXNS", self.topic_txns()),
@@ -223,7 +223,12 @@ impl World {
             variables.insert("KYLO_SHEETS_POST_COMPANIES", (*companies).to_owned());
         }
         variables.extend(self.variables.clone());
-        let pairs = variables.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        variables
+    }
+
+    /// The settings that a process would make of it.
+    pub fn settings(&self, mode: &Mode) -> Settings {
+        let pairs = self.environment(mode).into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
         Settings::resolve(&Typed::read(pairs, &BTreeMap::new()).unwrap()).unwrap()
     }
 
