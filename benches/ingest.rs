@@ -119,7 +119,9 @@ impl Bench {
         let offset = i64::try_from(self.n_made)?;
         let payload = message.to_string().into_bytes();
         let raw = RawMessage { payload: Some(&payload), key: Some(company.as_bytes()), topic: "txns", partition: 0, offset };
-        let Ok(Decoded::Batch { batch, bad, .. }) = decode_txns(&raw, "2025-08-26T13:00:00Z".parse()?) else { bail!("the benchmark's message is not a batch") };
+        let Ok(Decoded::Batch { batch, bad, .. }) = decode_txns(&raw, "2025-08-26T13:00:00Z".parse()?) else {
+            bail!("the benchmark's message is not a batch")
+        };
         let position = Position { topic: "txns".into(), partition: 0, offset };
         let record = Record { position, key: Some(company.clone().into_bytes()), payload: None, headers: BTreeMap::new(), timestamp: None };
         let route = Route {

@@ -2,6 +2,8 @@
 //!
 //! Needs a Postgres server (tests/support/database.rs). Nothing here needs a broker: what does is in tests/kafka.rs and the demo.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on must fail")]
+
 #[path = "support/database.rs"]
 mod database;
 
@@ -76,7 +78,8 @@ impl Control {
     }
 
     fn set(&self, id: &str, schema: &str, sheet: &str, pending: &str, active: &str) -> Run {
-        let args = ["company", "set", id, "--schema", schema, "--spreadsheet", sheet, "--tab-pending", pending, "--tab-active", active, "--dsn-file", "-"];
+        let args =
+            ["company", "set", id, "--schema", schema, "--spreadsheet", sheet, "--tab-pending", pending, "--tab-active", active, "--dsn-file", "-"];
         kylo_with(&[("PG_DSN_RW", &self.database.dsn)], &args, Some(&format!("{}\n", self.database.dsn)))
     }
 }
@@ -153,7 +156,10 @@ async fn company_set_makes_the_schema_refuses_clashes_and_never_shows_the_dsn() 
     control.set("711", "app_711", "https://docs.google.com/spreadsheets/d/sheet-1/edit#gid=0", "711 Pending", "711 Active").exits(0);
     let listed = control.kylo(&["company", "list", "--json"]).exits(0);
     let list = listed.json("company-list");
-    assert_eq!((list[1]["company_id"].as_str(), list[1]["spreadsheet_id"].as_str(), list[1]["usable"].as_bool()), (Some("711"), Some("sheet-1"), Some(true)));
+    assert_eq!(
+        (list[1]["company_id"].as_str(), list[1]["spreadsheet_id"].as_str(), list[1]["usable"].as_bool()),
+        (Some("711"), Some("sheet-1"), Some(true))
+    );
     assert!(!listed.stdout.contains("postgres:"), "{listed:?}");
     assert!(control.kylo(&["company", "set", "711", "--tab-pending", "Waiting"]).exits(0).stdout.contains("changed"));
     assert!(control.kylo(&["company", "set", "711", "--tab-pending", "Waiting"]).exits(0).stdout.contains("as it was"));
@@ -164,7 +170,10 @@ async fn company_check_tells_a_company_that_answers_from_one_that_does_not() {
     let control = Control::migrated().await;
     control.set("710", "app_710", "s", "P", "A").exits(0);
     control.kylo(&["company", "check"]).exits(0);
-    control.database.execute("INSERT INTO control.company_config SELECT '711', 'postgres://u:hunter2@127.0.0.1:1/x', 'app_711', 's', 'P2', 'A2'").await;
+    control
+        .database
+        .execute("INSERT INTO control.company_config SELECT '711', 'postgres://u:hunter2@127.0.0.1:1/x', 'app_711', 's', 'P2', 'A2'")
+        .await;
     let run = control.kylo(&["company", "check", "--json"]).exits(1);
     let checked = run.json("company-check");
     assert_eq!((checked[0]["ok"].clone(), checked[1]["ok"].clone()), (json!(true), json!(false)));
@@ -219,7 +228,10 @@ async fn dead_letters_are_listed_by_filter_and_shown_without_secrets() {
         control.kylo(&all).exits(0).json("dlq-list").as_array().unwrap().iter().map(|letter| letter["id"].as_i64().unwrap()).collect::<Vec<_>>()
     };
     assert_eq!(ids(&[]), [1, 2], "the open ones");
-    assert_eq!((ids(&["--state", "all"]), ids(&["--company", "710"]), ids(&["--class", "not_json", "--state", "resolved"])), (vec![1, 2, 3], vec![2], vec![3]));
+    assert_eq!(
+        (ids(&["--state", "all"]), ids(&["--company", "710"]), ids(&["--class", "not_json", "--state", "resolved"])),
+        (vec![1, 2, 3], vec![2], vec![3])
+    );
     for (id, expected) in [("1", "postgres://***@h/d"), ("2", "1.234"), ("3", "")] {
         let run = control.kylo(&["dlq", "show", id, "--json"]).exits(0);
         assert!(run.json("dlq-show")["original"].as_str().unwrap_or_default().contains(expected) || run.stdout.contains("***"), "{run:?}");
@@ -246,7 +258,10 @@ async fn dead_letters_change_only_with_yes_and_only_the_chosen_ones() {
 #[tokio::test]
 async fn a_stopped_partition_is_resumed_with_yes_only() {
     let control = Control::migrated().await;
-    control.database.execute("INSERT INTO control.partition_poison (consumer_group, topic, partition, in_a_row, stopped_at) VALUES ('g', 'txns', 3, 100, now())").await;
+    control
+        .database
+        .execute("INSERT INTO control.partition_poison (consumer_group, topic, partition, in_a_row, stopped_at) VALUES ('g', 'txns', 3, 100, now())")
+        .await;
     let stopped = "SELECT count(*) FROM control.partition_poison WHERE stopped_at IS NOT NULL";
     assert!(control.kylo(&["dlq", "resume"]).exits(0).stdout.contains("txns/3"));
     assert_eq!(control.database.scalar::<i64>(stopped).await, 1);

@@ -242,8 +242,16 @@ async fn i5_a_poison_message_at_the_end_of_a_partition_is_a_dead_letter_and_its_
     let world = World::new().await;
     world.send(vec![batch(0, 7, "a", "a1"), raw(0, 9, "a", "not json")]);
     world.stored_up_to(0, 10).await;
-    assert_eq!(world.count("SELECT count(*) FROM control.dead_letters WHERE class = 'not_json' AND original = 'not json' AND \"offset\" = 9").await, 1);
-    assert_eq!(world.count("SELECT count(*) FROM control.outbox_events WHERE event_type = 'dead_letter.created' AND payload::text NOT LIKE '%not json%'").await, 1);
+    assert_eq!(
+        world.count("SELECT count(*) FROM control.dead_letters WHERE class = 'not_json' AND original = 'not json' AND \"offset\" = 9").await,
+        1
+    );
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM control.outbox_events WHERE event_type = 'dead_letter.created' AND payload::text NOT LIKE '%not json%'")
+            .await,
+        1
+    );
     world.applied_are("a", &["a1"]).await;
     world.finish().await;
 }
@@ -309,7 +317,10 @@ async fn a_parked_company_is_tried_again_when_its_configuration_changes() {
     world.send(vec![batch(0, 0, "b", "b1"), batch(0, 1, "a", "a1")]);
     world.stored_up_to(0, 2).await;
     world.applied_are("a", &["a1"]).await;
-    assert_eq!(world.count("SELECT count(*) FROM control.company_trouble WHERE company_id = 'b' AND state = 'parked' AND reason LIKE '%reserved%'").await, 1);
+    assert_eq!(
+        world.count("SELECT count(*) FROM control.company_trouble WHERE company_id = 'b' AND state = 'parked' AND reason LIKE '%reserved%'").await,
+        1
+    );
     world.database.execute("UPDATE control.company_config SET db_schema = 'app_b' WHERE company_id = 'b'").await;
     world.applied_are("b", &["b1"]).await;
     world.finish().await;
@@ -331,10 +342,7 @@ async fn a_batch_of_an_unknown_company_is_a_dead_letter_that_a_replay_closes() {
     world.send(vec![replayed(1)]);
     world.stored_up_to(0, 2).await;
     assert_eq!(world.count("SELECT count(*) FROM control.dead_letters WHERE state = 'new' AND attempts = 2").await, 1);
-    world
-        .database
-        .execute("INSERT INTO control.company_config VALUES ('z', 'postgres://x/z', 'app_z', 'sheetz', 'P', 'A')")
-        .await;
+    world.database.execute("INSERT INTO control.company_config VALUES ('z', 'postgres://x/z', 'app_z', 'sheetz', 'P', 'A')").await;
     let company = CompanyId::parse("z").unwrap();
     while !matches!(world.routes.of(&company).await.unwrap(), Routing::Known(_)) {
         tokio::time::sleep(Duration::from_millis(10)).await;

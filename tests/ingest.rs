@@ -1,5 +1,7 @@
 //! Ingest against real Postgres.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 mod company_world;
 
 use std::collections::BTreeMap;
@@ -16,8 +18,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, Executor};
 
 const TXNS: &str = "SELECT external_id AS a, amount_cents AS b, description AS c, void AS d FROM transactions WHERE company_id = $1 ORDER BY 1";
-const PENDING: &str =
-    "SELECT description AS a, amount_cents AS b, status AS c, answer AS d FROM pending_txns WHERE company_id = $1 ORDER BY 1, 2";
+const PENDING: &str = "SELECT description AS a, amount_cents AS b, status AS c, answer AS d FROM pending_txns WHERE company_id = $1 ORDER BY 1, 2";
 const MATCHED: &str =
     "SELECT amount_cents AS a, revision AS b, state AS c, target_sheet AS d, target_header AS e FROM matched_txns WHERE company_id = $1 ORDER BY 1";
 
@@ -267,7 +268,11 @@ async fn a_company_whose_trigger_raises_inside_a_coalesced_transaction_costs_its
         .rows("bad", "SELECT batch_id AS a, pointer AS b, class AS c, convert_from(original, 'UTF8')::jsonb->>'id' AS d, reason AS e FROM control.dead_letters ORDER BY id")
         .await;
     assert_eq!(letters.len(), 3);
-    for (letter, start) in letters.iter().zip(["b-2|/transactions/4|rejected_by_database|t4|", "b-2|/transactions/13|rejected_by_database|t13|", "b-4|/transactions/0|rejected_by_database|t13|"]) {
+    for (letter, start) in letters.iter().zip([
+        "b-2|/transactions/4|rejected_by_database|t4|",
+        "b-2|/transactions/13|rejected_by_database|t13|",
+        "b-4|/transactions/0|rejected_by_database|t13|",
+    ]) {
         assert!(letter.starts_with(start), "{letter}");
         assert!(letter.contains("P0001") && !letter.contains("not poison"), "the code, not the row: {letter}");
     }
@@ -331,7 +336,8 @@ async fn a_database_that_does_not_answer_is_down_and_its_password_is_not_told() 
 #[tokio::test]
 async fn a_lost_control_database_stops_everything_without_loss() {
     let world = World::new(&[("710", "app_710")]).await;
-    let control = lazy_pool("postgres://127.0.0.1:1/none", &PoolOptions { acquire_timeout: Duration::from_millis(300), ..PoolOptions::default() }).unwrap();
+    let control =
+        lazy_pool("postgres://127.0.0.1:1/none", &PoolOptions { acquire_timeout: Duration::from_millis(300), ..PoolOptions::default() }).unwrap();
     let ingest = Ingest::new(IngestOptions { control, pools: Arc::clone(&world.pools), metrics: Arc::new(NoMetrics) });
     let results = ingest.apply(vec![world.batch("710", "b-1", 0, &json!([row("t", "1", "A"), {"id": 1}]))]).await;
     assert!(matches!(results[0], Err(Stuck::Control(_))), "{results:?}");
@@ -375,9 +381,7 @@ fn messages() -> impl Strategy<Value = Vec<(Message, bool)>> {
     let one_row = (prop_oneof![3 => (0_u8..2).prop_map(Some), 1 => Just(None)], 1_i64..3, any::<bool>(), prop::bool::weighted(0.2));
     let message = (0_i64..4, prop::collection::vec(one_row, 1..3)).prop_map(|(minute, rows)| Message { minute, rows });
     // A few messages, delivered in any order and any number of times; the flag = coalesced with the one before.
-    prop::collection::vec(message, 1..4).prop_flat_map(|pool| {
-        prop::collection::vec((prop::sample::select(pool), any::<bool>()), 1..9)
-    })
+    prop::collection::vec(message, 1..4).prop_flat_map(|pool| prop::collection::vec((prop::sample::select(pool), any::<bool>()), 1..9))
 }
 
 fn json_rows(message: &Message) -> Value {
@@ -450,7 +454,11 @@ async fn deliver(world: &World, company: &str, deliveries: &[(Message, bool)]) -
     world.assert_each_decided_once(company).await;
     let expected = known.into_iter().map(|(uid, known)| {
         let (cents, description, void) = known.content;
-        let at = (!void).then(|| if description == "RULED" { "matched" } else { "pending" }).unwrap_or("void");
+        let at = match (void, description.as_str()) {
+            (true, _) => "void",
+            (false, "RULED") => "matched",
+            (false, _) => "pending",
+        };
         format!("{uid}|{cents}|{description}|{}|{at}|{}", known.as_of, known.revision)
     });
     let seen = world

@@ -45,7 +45,13 @@ impl TxnsHandler for Applied {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             let mut all = self.all.lock().unwrap();
-            works.iter().map(|work| { all.push((work.route.company.to_string(), work.batch.batch_id.to_string())); Ok(Handled::Applied) }).collect()
+            works
+                .iter()
+                .map(|work| {
+                    all.push((work.route.company.to_string(), work.batch.batch_id.to_string()));
+                    Ok(Handled::Applied)
+                })
+                .collect()
         }
         .boxed()
     }
@@ -136,8 +142,7 @@ impl World {
         let source = KafkaSource::start(&self.settings, &subscription).unwrap();
         let settings = ConsumeSettings { drain, ..ConsumeSettings::new(&self.topic, &self.group) };
         let control = self.database.pool.clone();
-        let parts =
-            ConsumeParts { routes: RoutingCache::new(control.clone()), control, metrics: Arc::new(NoMetrics), worker: Uuid::new_v4() };
+        let parts = ConsumeParts { routes: RoutingCache::new(control.clone()), control, metrics: Arc::new(NoMetrics), worker: Uuid::new_v4() };
         let topic = TxnsTopic { handler: self.applied.clone(), clock: Arc::new(SystemClock), limits: LaneLimits::txns() };
         let consumer = Consumer::new(settings, parts, topic, Box::new(source));
         let (status, stop) = (consumer.status(), CancellationToken::new());
@@ -251,7 +256,9 @@ async fn i5_a_worker_that_dies_in_the_middle_loses_nothing() {
 async fn a_missing_topic_is_waited_for_and_said() {
     let world = World::over(KafkaSettings::plaintext(&brokers())).await;
     let worker = world.worker();
-    let told = || worker.status.borrow().trouble.as_ref().is_some_and(|trouble| trouble.class == "topic_missing" && trouble.detail.contains("topics ensure"));
+    let told = || {
+        worker.status.borrow().trouble.as_ref().is_some_and(|trouble| trouble.class == "topic_missing" && trouble.detail.contains("topics ensure"))
+    };
     eventually("the missing topic to be told", told).await;
     assert!(worker.status.borrow().not_ready().is_some());
     world.make_topic().await;

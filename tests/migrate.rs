@@ -2,6 +2,8 @@
 //!
 //! Needs a Postgres server: `PG_DSN_RW` in the environment or in `.local/env` (scripts/up.sh writes it). Each test makes its own database.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on must fail")]
+
 #[path = "support/database.rs"]
 mod database;
 

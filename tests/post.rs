@@ -5,18 +5,19 @@
 mod post_support;
 
 #[path = "support/database.rs"]
+#[expect(dead_code, reason = "other test binaries use the rest of it")]
 mod database;
 
-#[path = "post_support/planner.rs"]
-mod planner;
-#[path = "post_support/people.rs"]
-mod people;
-#[path = "post_support/unknown_outcomes.rs"]
-mod unknown_outcomes;
-#[path = "post_support/trouble.rs"]
-mod trouble;
-#[path = "post_support/over_http.rs"]
-mod over_http;
 #[path = "post_support/crashes.rs"]
 #[cfg(feature = "faults")]
 mod crashes;
+#[path = "post_support/over_http.rs"]
+mod over_http;
+#[path = "post_support/people.rs"]
+mod people;
+#[path = "post_support/planner.rs"]
+mod planner;
+#[path = "post_support/trouble.rs"]
+mod trouble;
+#[path = "post_support/unknown_outcomes.rs"]
+mod unknown_outcomes;

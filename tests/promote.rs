@@ -1,5 +1,7 @@
 //! Promote against real Postgres, with a Pending tab that a person has typed into.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 mod company_world;
 
 use std::collections::{BTreeSet, HashMap};
@@ -72,10 +74,22 @@ impl Desk {
         .unwrap();
         for (uid, date, description, cents) in open {
             let text = |text: &str| if text.is_empty() { Value::Empty } else { Value::Text(text.to_owned()) };
-            let (_, sheet, header, notes, approved) = typed.iter().find(|typed| typed.0 == description).cloned().unwrap_or(("", "", "", "", Value::Bool(false)));
+            let (_, sheet, header, notes, approved) =
+                typed.iter().find(|typed| typed.0 == description).cloned().unwrap_or(("", "", "", "", Value::Bool(false)));
             #[expect(clippy::cast_precision_loss, reason = "small amounts")]
             let amount = Value::Number(cents as f64 / 100.0);
-            rows.push(vec![text(&uid.to_string()), text(&date), text(&description), text(company), amount, text(sheet), text(header), text(notes), approved, Value::Empty]);
+            rows.push(vec![
+                text(&uid.to_string()),
+                text(&date),
+                text(&description),
+                text(company),
+                amount,
+                text(sheet),
+                text(header),
+                text(notes),
+                approved,
+                Value::Empty,
+            ]);
         }
         let tab = ObservedTab { sheet_id: 1, title: "Pending".to_owned(), hidden: false, row_count: 1000, column_count: 10, frozen_rows: 1, rows };
         self.tab.tabs.lock().unwrap().insert(company.to_owned(), Ok(read_pending(&tab).unwrap()));
@@ -94,7 +108,12 @@ impl Desk {
 
     async fn outcome(&self, company: &str, key: &str) -> Json {
         let mut conn = self.world.conn(company).await;
-        sqlx::query_scalar("SELECT outcome FROM promote_requests WHERE company_id = $1 AND request_key = $2").bind(company).bind(key).fetch_one(&mut conn).await.unwrap()
+        sqlx::query_scalar("SELECT outcome FROM promote_requests WHERE company_id = $1 AND request_key = $2")
+            .bind(company)
+            .bind(key)
+            .fetch_one(&mut conn)
+            .await
+            .unwrap()
     }
 
     async fn rules(&self, company: &str) -> Vec<String> {
@@ -104,7 +123,12 @@ impl Desk {
     }
 
     async fn open(&self, company: &str) -> Vec<String> {
-        self.world.rows(company, "SELECT description AS a, split_part(answer, ':', 1) AS b FROM pending_txns WHERE company_id = $1 AND status = 'open' ORDER BY 1").await
+        self.world
+            .rows(
+                company,
+                "SELECT description AS a, split_part(answer, ':', 1) AS b FROM pending_txns WHERE company_id = $1 AND status = 'open' ORDER BY 1",
+            )
+            .await
     }
 
     async fn seqs(&self, company: &str) -> Vec<String> {
@@ -168,13 +192,29 @@ async fn nothing_approved_makes_no_version_and_no_tab_is_due() {
 #[tokio::test]
 async fn a_source_with_two_targets_is_answered_on_both_rows_and_the_rest_goes_on() {
     let desk = Desk::new(&[("710", "app_710")]).await;
-    desk.world.ingest("710", "b-1", 0, &json!([row("t1", "1", "Shell"), row("t2", "2", "SHELL"), row("t3", "3", "Aral"), row("t4", "4", "***"), row("t5", "5", "Esso")])).await;
-    let typed = [ticked("Shell", "S", "FUEL"), ticked("SHELL", "S", "SHOP"), ticked("Aral", "S", "FUEL"), ticked("***", "S", "FUEL"), ticked("Esso", "S", "")];
+    desk.world
+        .ingest(
+            "710",
+            "b-1",
+            0,
+            &json!([row("t1", "1", "Shell"), row("t2", "2", "SHELL"), row("t3", "3", "Aral"), row("t4", "4", "***"), row("t5", "5", "Esso")]),
+        )
+        .await;
+    let typed = [
+        ticked("Shell", "S", "FUEL"),
+        ticked("SHELL", "S", "SHOP"),
+        ticked("Aral", "S", "FUEL"),
+        ticked("***", "S", "FUEL"),
+        ticked("Esso", "S", ""),
+    ];
     desk.type_in("710", &typed).await;
     desk.promote("710", "r-1").await;
     assert_eq!(desk.rules("710").await, ["Aral|S|FUEL|1"]);
     assert_eq!(desk.open("710").await, ["***|invalid", "Esso|incomplete", "SHELL|conflict", "Shell|conflict"]);
-    assert_eq!(desk.outcome("710", "r-1").await, json!({"applied": 1, "changed": 1, "conflicts": 1, "incomplete": 1, "invalid": 1, "replayed": 1, "tab_read": true}));
+    assert_eq!(
+        desk.outcome("710", "r-1").await,
+        json!({"applied": 1, "changed": 1, "conflicts": 1, "incomplete": 1, "invalid": 1, "replayed": 1, "tab_read": true})
+    );
     // Asked again with nothing mended: the same answers, and no tab is due for them.
     let before = desk.seqs("710").await;
     desk.promote("710", "r-2").await;
@@ -193,7 +233,9 @@ async fn rules_that_sql_alone_approved_are_promoted_also_in_shadow() {
     let desk = Desk::new(&[("710", "app_710")]).await;
     desk.world.ingest("710", "b-1", 0, &json!([row("t1", "1", "Shell"), row("t2", "2", "Aral")])).await;
     let insert = |source: &str, header: &str, approved: bool| {
-        format!("INSERT INTO rules_pending(company_id, source, target_sheet, target_header, approved) VALUES ('710', '{source}', 'S', '{header}', {approved})")
+        format!(
+            "INSERT INTO rules_pending(company_id, source, target_sheet, target_header, approved) VALUES ('710', '{source}', 'S', '{header}', {approved})"
+        )
     };
     for sql in [insert("SHELL", "FUEL", true), insert("Aral", "FUEL", false), insert("Esso", "", true), insert("!!", "X", true)] {
         desk.world.sql("710", &sql).await;
@@ -202,7 +244,8 @@ async fn rules_that_sql_alone_approved_are_promoted_also_in_shadow() {
     assert_eq!(shadow.apply(&desk.request("710", "r-1")).await.unwrap(), Handled::Applied);
     assert_eq!(desk.rules("710").await, ["SHELL|S|FUEL|1"]);
     assert_eq!(desk.open("710").await, ["Aral|"]);
-    let pending = "SELECT source AS a, source_norm AS b, split_part(answer, ':', 1) AS c, promoted_in AS d FROM rules_pending ORDER BY source COLLATE \"C\"";
+    let pending =
+        "SELECT source AS a, source_norm AS b, split_part(answer, ':', 1) AS c, promoted_in AS d FROM rules_pending ORDER BY source COLLATE \"C\"";
     assert_eq!(desk.world.rows("710", pending).await, ["!!||invalid|-", "Aral|-||-", "Esso|esso|incomplete|-", "SHELL|shell||1"]);
     // A conflict between what SQL and what the tab says.
     desk.world.sql("710", &insert("aral", "SHOP", true)).await;
@@ -274,7 +317,9 @@ async fn i7_what_was_typed_in_a_row_that_leaves_unapplied_is_kept() {
 #[tokio::test]
 async fn while_the_tab_cannot_be_read_the_request_waits_and_nothing_is_written() {
     let desk = Desk::new(&[("710", "app_710")]).await;
-    desk.world.sql("710", "INSERT INTO rules_pending(company_id, source, target_sheet, target_header, approved) VALUES ('710', 'Shell', 'S', 'H', true)").await;
+    desk.world
+        .sql("710", "INSERT INTO rules_pending(company_id, source, target_sheet, target_header, approved) VALUES ('710', 'Shell', 'S', 'H', true)")
+        .await;
     let set = |unread: TabUnread| desk.tab.tabs.lock().unwrap().insert("710".to_owned(), Err(unread));
     set(TabUnread::Wait("503".to_owned()));
     assert!(matches!(desk.promote.apply(&desk.request("710", "r-1")).await, Err(Stuck::Down { .. })));
@@ -292,9 +337,15 @@ async fn while_the_tab_cannot_be_read_the_request_waits_and_nothing_is_written()
 async fn a_source_of_sixty_thousand_characters_can_be_a_rule() {
     let desk = Desk::new(&[("710", "app_710")]).await;
     let long = "é x".repeat(20_000);
-    desk.world.ingest("710", "b-1", 0, &json!([row("t1", "1", &long), row("t2", "1", &long.to_uppercase()), row("t3", "1", &format!("{long}y"))])).await;
+    desk.world
+        .ingest("710", "b-1", 0, &json!([row("t1", "1", &long), row("t2", "1", &long.to_uppercase()), row("t3", "1", &format!("{long}y"))]))
+        .await;
     let mut conn = desk.world.conn("710").await;
-    sqlx::query("INSERT INTO rules_pending(company_id, source, target_sheet, target_header, approved) VALUES ('710', $1, 'S', 'H', true)").bind(&long).execute(&mut conn).await.unwrap();
+    sqlx::query("INSERT INTO rules_pending(company_id, source, target_sheet, target_header, approved) VALUES ('710', $1, 'S', 'H', true)")
+        .bind(&long)
+        .execute(&mut conn)
+        .await
+        .unwrap();
     desk.promote("710", "r-1").await;
     assert_eq!(desk.world.count("710", "SELECT count(*) FROM matched_txns").await, 2);
     assert_eq!(desk.open("710").await.len(), 1);
@@ -305,7 +356,9 @@ async fn a_source_of_sixty_thousand_characters_can_be_a_rule() {
 async fn a_promotion_that_the_database_rejects_is_a_dead_letter() {
     let desk = Desk::new(&[("710", "app_710")]).await;
     desk.world.sql("710", "ALTER TABLE rules_active ADD CONSTRAINT no_shell CHECK (source_norm <> 'shell')").await;
-    desk.world.sql("710", "INSERT INTO rules_pending(company_id, source, target_sheet, target_header, approved) VALUES ('710', 'Shell', 'S', 'H', true)").await;
+    desk.world
+        .sql("710", "INSERT INTO rules_pending(company_id, source, target_sheet, target_header, approved) VALUES ('710', 'Shell', 'S', 'H', true)")
+        .await;
     assert_eq!(desk.promote("710", "r-1").await, Handled::DeadLettered);
     let letters = "SELECT kind AS a, class AS b, company_id AS c FROM control.dead_letters";
     assert_eq!(desk.world.rows("710", letters).await, ["message|rejected_by_database|710"]);
@@ -336,7 +389,10 @@ async fn i11_a_promote_and_an_ingest_at_the_same_moment_leave_no_open_row_with_a
     desk.world.assert_each_decided_once("710").await;
     assert_eq!(desk.world.count("710", "SELECT count(*) FROM matched_txns").await, 180);
     // The ledger of a company has no two effects at one place.
-    let seqs = desk.world.count("710", "SELECT count(DISTINCT seq) - count(*) FROM (SELECT seq FROM ingest_batches UNION ALL SELECT seq FROM promote_requests) s").await;
+    let seqs = desk
+        .world
+        .count("710", "SELECT count(DISTINCT seq) - count(*) FROM (SELECT seq FROM ingest_batches UNION ALL SELECT seq FROM promote_requests) s")
+        .await;
     assert_eq!(seqs, 0);
     desk.world.end().await;
 }

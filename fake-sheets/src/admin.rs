@@ -200,6 +200,10 @@ async fn faults(State(model): State<Model>) -> Answer {
 
 async fn add_fault(State(model): State<Model>, body: Bytes) -> Answer {
     let fault: Fault = read(&body)?;
+    let (given, known): (Value, Value) = (read(&body)?, serde_json::to_value(&fault).unwrap_or_default());
+    if let Some(strange) = given.as_object().into_iter().flat_map(|map| map.keys()).find(|key| known.get(key.as_str()).is_none()) {
+        return Err(ApiError::invalid(format!("a fault of this kind has no field {strange:?}")));
+    }
     Ok(ok(&json!({"number": model.push_fault(fault)})))
 }
 

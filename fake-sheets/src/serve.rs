@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::quota::Limits;
 use crate::server::{FakeSheets, Options, StartError};
+use crate::state::Role;
 
 /// What the command was asked for.
 #[derive(Debug, Clone)]
@@ -25,13 +26,15 @@ pub struct ServeOptions {
     pub open: bool,
     /// Refuse tokens to accounts that were not made here.
     pub only_known_accounts: bool,
+    /// Spreadsheets to begin with, by id, shared with the key file's account.
+    pub spreadsheets: Vec<String>,
 }
 
 /// How the command is used.
 pub const USAGE: &str = "\
 An emulator of the Google Sheets API v4, with a page that shows its spreadsheets.
 
-usage: fake-sheets [--addr 127.0.0.1:PORT] [--key-file PATH] [--account EMAIL] [--quota N] [--open] [--only-known-accounts]
+usage: fake-sheets [--addr 127.0.0.1:PORT] [--key-file PATH] [--account EMAIL] [--quota N] [--open] [--only-known-accounts] [--spreadsheet ID]...
 
   --addr ADDR            where to listen, loopback only; port 0 takes a free one (default 127.0.0.1:8090)
   --key-file PATH        where to write the service account's key file (default: a new file among the temporary ones)
@@ -39,6 +42,7 @@ usage: fake-sheets [--addr 127.0.0.1:PORT] [--key-file PATH] [--account EMAIL] [
   --quota N              reads and writes per minute and account (Google: 60); without it nothing is counted
   --open                 every account may open every spreadsheet
   --only-known-accounts  refuse tokens to accounts other than the key file's
+  --spreadsheet ID       begin with an empty spreadsheet of this id, shared with the key file's account; may be given again
 
 Prints one line of JSON, {\"url\":...,\"key_file\":...,\"account\":...}, when it is ready. Ctrl-C or SIGTERM stops it.
 ";
@@ -52,6 +56,14 @@ pub enum ServeError {
     /// Did not start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// A spreadsheet to begin with cannot be made.
+    #[error("cannot make spreadsheet {id:?}: {reason}")]
+    Spreadsheet {
+        /// The id that was asked for.
+        id: String,
+        /// Why.
+        reason: String,
+    },
     /// The line of JSON could not be written, or signals cannot be received.
     #[error("cannot talk to the caller")]
     Io(#[from] std::io::Error),
@@ -60,7 +72,7 @@ pub enum ServeError {
 impl Default for ServeOptions {
     fn default() -> Self {
         let addr = SocketAddr::from(([127, 0, 0, 1], 8090));
-        Self { addr, key_file: None, account: None, quota: None, open: false, only_known_accounts: false }
+        Self { addr, key_file: None, account: None, quota: None, open: false, only_known_accounts: false, spreadsheets: Vec::new() }
     }
 }
 
@@ -86,6 +98,7 @@ impl ServeOptions {
                 "--account" => options.account = Some(value()?),
                 "--open" => options.open = true,
                 "--only-known-accounts" => options.only_known_accounts = true,
+                "--spreadsheet" => options.spreadsheets.push(value()?),
                 "--help" | "-h" => return Ok(None),
                 other => return Err(ServeError::Usage(format!("unknown argument {other:?}"))),
             }
@@ -113,6 +126,11 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
         ..Options::default()
     })
     .await?;
+    for id in options.spreadsheets {
+        let made = handle.model().create_spreadsheet(Some(&id), &id, &["Sheet1"]);
+        made.and_then(|made| handle.model().share(&made, handle.account(), Role::Writer))
+            .map_err(|error| ServeError::Spreadsheet { id, reason: error.message })?;
+    }
     let ready = json!({"url": handle.url(), "key_file": key_file, "account": handle.account()});
     let mut out = std::io::stdout().lock();
     writeln!(out, "{ready}")?;

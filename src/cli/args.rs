@@ -39,6 +39,13 @@ pub enum Command {
     FakeSheets(fake_sheets::Args),
 }
 
+impl Command {
+    /// Whether it runs until it is stopped, and is followed by its log.
+    pub fn is_worker(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Consume(_))
+    }
+}
+
 fn version() -> &'static str {
     static VERSION: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     VERSION.get_or_init(crate::telemetry::version)

@@ -117,13 +117,8 @@ async fn set(args: SetArgs, settings: &Settings) -> anyhow::Result<Outcome> {
     let sheet = args.spreadsheet.as_deref().map(spreadsheet).transpose();
     let sheet = sheet.map_err(|reason| usage(reason, "`kylo company set --help` shows an example"))?;
     let dsn = dsn(&args, settings)?.map(|secret| Dsn::new(secret.expose_secret()));
-    let change = Change {
-        dsn,
-        schema: args.schema,
-        spreadsheet: sheet.map(|id| id.to_string()),
-        tab_pending: args.tab_pending,
-        tab_active: args.tab_active,
-    };
+    let change =
+        Change { dsn, schema: args.schema, spreadsheet: sheet.map(|id| id.to_string()), tab_pending: args.tab_pending, tab_active: args.tab_active };
     let control = control(settings).await?;
     let route = match admin::preview(&control, &id, &change).await.map_err(|error| failed("read control.company_config", &error))? {
         Ok(route) => route,
@@ -131,7 +126,9 @@ async fn set(args: SetArgs, settings: &Settings) -> anyhow::Result<Outcome> {
     };
     let pool = company_pools().pool(&route.dsn).map_err(|error| usage(describe(&error), "give postgres://user:password@host:5432/database"))?;
     let scope = Scope::Company(route.schema.clone());
-    migrate::apply(&pool, &scope).await.map_err(|error| Failed::new(format!("company {id} was not changed: {error}")).hint("check its DSN and its user's rights"))?;
+    migrate::apply(&pool, &scope)
+        .await
+        .map_err(|error| Failed::new(format!("company {id} was not changed: {error}")).hint("check its DSN and its user's rights"))?;
     let text = match admin::set(&control, &id, &change).await.map_err(|error| failed("write control.company_config", &error))? {
         Set::Created => format!("company {id} is created: schema {}, tabs {:?} and {:?}", route.schema, &*route.tab_pending, &*route.tab_active),
         Set::Changed => format!("company {id} is changed; workers see it within 5 s"),
@@ -155,7 +152,10 @@ fn dsn(args: &SetArgs, settings: &Settings) -> anyhow::Result<Option<SecretStrin
         return Ok(Some(Secret::File { name: "--dsn-file", path: path.clone() }.current()?));
     }
     let mut text = String::new();
-    std::io::stdin().take(64 * 1024).read_to_string(&mut text).map_err(|error| usage(format!("cannot read the DSN from stdin: {error}"), "pipe it in, as text"))?;
+    std::io::stdin()
+        .take(64 * 1024)
+        .read_to_string(&mut text)
+        .map_err(|error| usage(format!("cannot read the DSN from stdin: {error}"), "pipe it in, as text"))?;
     let text = text.trim_end_matches(['\n', '\r']);
     if text.is_empty() {
         return Err(usage("stdin is empty, and --dsn-file - reads the DSN from it", "printf %s \"$DSN\" | kylo company set ... --dsn-file -"));
@@ -268,7 +268,8 @@ async fn check(args: &CheckArgs, settings: &Settings) -> anyhow::Result<Outcome>
 async fn check_one(pools: &Pools, route: &Route) -> Result<String, String> {
     let pool = pools.pool(&route.dsn).map_err(|error| describe(&error))?;
     let versions = migrate::status(&pool, &Scope::Company(route.schema.clone())).await.map_err(|error| error.to_string())?;
-    let bad: Vec<_> = versions.iter().filter(|version| !version.state.is_fine()).map(|version| format!("{} is {}", version.name, version.state.as_str())).collect();
+    let bad: Vec<_> =
+        versions.iter().filter(|version| !version.state.is_fine()).map(|version| format!("{} is {}", version.name, version.state.as_str())).collect();
     if !bad.is_empty() {
         return Err(format!("schema {}: {}: run `kylo migrate`", route.schema, bad.join(", ")));
     }

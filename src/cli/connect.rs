@@ -29,8 +29,9 @@ pub fn company_pools() -> std::sync::Arc<Pools> {
 /// `PG_DSN_RW` is missing or no DSN (exit code 2); the server does not answer.
 pub async fn control_unchecked(settings: &Settings) -> anyhow::Result<PgPool> {
     let dsn = settings.control()?.current()?;
-    let pool = lazy_pool(dsn.expose_secret(), &options())
-        .map_err(|error| ConfigError::one(format!("PG_DSN_RW cannot be used: {}", describe(&error)), "give postgres://user:password@host:5432/database"))?;
+    let pool = lazy_pool(dsn.expose_secret(), &options()).map_err(|error| {
+        ConfigError::one(format!("PG_DSN_RW cannot be used: {}", describe(&error)), "give postgres://user:password@host:5432/database")
+    })?;
     if let Err(error) = pool.acquire().await {
         let failed = Failed::new(format!("cannot connect to the control database {}: {}", masked_dsn(&dsn), describe(&error)));
         return Err(failed.hint("check that it runs, and host, port, user, password and database in PG_DSN_RW").into());

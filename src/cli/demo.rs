@@ -12,8 +12,10 @@ use crate::runtime::demo::{self, BrokerChoice, DemoOptions};
 /// Google Sheets, and plays the runbook on the real workers: shadow ingest, posting on, the same payload again, an approval, promote. Prints each
 /// step's effect. Everything is removed at the end.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  kylo demo\n  kylo demo --keep        # and leave the spreadsheet open in your browser, with the workers behind it\n\n\
-    Exit codes: 0 every step did what it should, 1 one did not.")]
+#[command(
+    after_help = "Examples:\n  kylo demo\n  kylo demo --keep        # and leave the spreadsheet open in your browser, with the workers behind it\n\n\
+    Exit codes: 0 every step did what it should, 1 one did not."
+)]
 pub struct Args {
     /// Leave the page and the workers up at the end, until Ctrl-C
     #[arg(long)]

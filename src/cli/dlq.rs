@@ -18,7 +18,9 @@ use crate::store::control::poison;
 
 /// Dead letters: messages and rows that could not be processed, with their original bytes
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Without --yes, what changes something only says what it would do.\n\nExit codes: 0 ok, 1 failed or nothing found, 2 usage or configuration.")]
+#[command(
+    after_help = "Without --yes, what changes something only says what it would do.\n\nExit codes: 0 ok, 1 failed or nothing found, 2 usage or configuration."
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -67,7 +69,9 @@ struct ListArgs {
 
 /// Show one dead letter with its original bytes; secrets in them are masked
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  kylo dlq show 12\n  kylo dlq show 12 --json\n\nExit codes: 0 ok, 1 there is no such letter, 2 usage or configuration.")]
+#[command(
+    after_help = "Examples:\n  kylo dlq show 12\n  kylo dlq show 12 --json\n\nExit codes: 0 ok, 1 there is no such letter, 2 usage or configuration."
+)]
 struct ShowArgs {
     id: i64,
     /// Print JSON (schemas/cli/dlq-show.json)
@@ -80,8 +84,10 @@ struct ShowArgs {
 /// The worker then closes the letter, or counts one more attempt. A row goes out as a batch of its own with the original created_at, so it
 /// changes nothing that is newer.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  kylo dlq replay 12            # says what it would do\n  kylo dlq replay 12 13 --yes\n  kylo dlq replay --company 710 --yes\n\n\
-    Exit codes: 0 done (or would be), 1 nothing found or not published, 2 usage or configuration.")]
+#[command(
+    after_help = "Examples:\n  kylo dlq replay 12            # says what it would do\n  kylo dlq replay 12 13 --yes\n  kylo dlq replay --company 710 --yes\n\n\
+    Exit codes: 0 done (or would be), 1 nothing found or not published, 2 usage or configuration."
+)]
 struct ReplayArgs {
     #[command(flatten)]
     change: ChangeForm,
@@ -89,8 +95,10 @@ struct ReplayArgs {
 
 /// Close letters that must never be applied; they are pruned later
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  kylo dlq discard 12           # says what it would do\n  kylo dlq discard 12 13 --yes\n  kylo dlq discard --class not_json --yes\n\n\
-    Exit codes: 0 done (or would be), 1 nothing found, 2 usage or configuration.")]
+#[command(
+    after_help = "Examples:\n  kylo dlq discard 12           # says what it would do\n  kylo dlq discard 12 13 --yes\n  kylo dlq discard --class not_json --yes\n\n\
+    Exit codes: 0 done (or would be), 1 nothing found, 2 usage or configuration."
+)]
 struct ChangeArgs {
     #[command(flatten)]
     change: ChangeForm,
@@ -217,7 +225,15 @@ async fn list(args: &ListArgs, control: &PgPool) -> anyhow::Result<Outcome> {
 fn print(listed: &[Listed]) -> std::io::Result<()> {
     let rows = listed.iter().map(|letter| {
         let company = letter.company_id.clone().unwrap_or_else(|| "-".to_owned());
-        [letter.id.to_string(), letter.state.clone(), letter.class.clone(), company, letter.attempts.to_string(), letter.place(), letter.reason.clone()]
+        [
+            letter.id.to_string(),
+            letter.state.clone(),
+            letter.class.clone(),
+            company,
+            letter.attempts.to_string(),
+            letter.place(),
+            letter.reason.clone(),
+        ]
     });
     output::table(["ID", "STATE", "CLASS", "COMPANY", "ATTEMPTS", "WHERE", "REASON"], &rows.collect::<Vec<_>>())
 }
@@ -305,7 +321,9 @@ async fn replay(args: &ChangeForm, control: &PgPool, settings: &Settings) -> any
             producer.publish(OutRecord { topic, key, payload, headers }).await.map(drop).map_err(|error| error.to_string())
         };
         match dead_letter::replay(control, letter.id, None, publish).await {
-            Ok(()) => output::line(&format!("published letter {} again to {}; the worker closes it or counts one more attempt", letter.id, letter.topic))?,
+            Ok(()) => {
+                output::line(&format!("published letter {} again to {}; the worker closes it or counts one more attempt", letter.id, letter.topic))?;
+            }
             Err(error) => {
                 output::note(&error.to_string());
                 outcome = Outcome::No;
@@ -329,7 +347,8 @@ async fn discard(args: &ChangeForm, control: &PgPool) -> anyhow::Result<Outcome>
 }
 
 async fn resume(args: &ResumeArgs, control: &PgPool) -> anyhow::Result<Outcome> {
-    let wanted = |topic: &str, partition: i32| args.topic.as_deref().is_none_or(|only| only == topic) && args.partition.is_none_or(|only| only == partition);
+    let wanted =
+        |topic: &str, partition: i32| args.topic.as_deref().is_none_or(|only| only == topic) && args.partition.is_none_or(|only| only == partition);
     let stopped = poison::stopped(control).await.map_err(|error| failed("read the stopped partitions", &error))?;
     let chosen: Vec<_> = stopped.into_iter().filter(|stop| wanted(&stop.topic, stop.partition)).collect();
     if chosen.is_empty() {
@@ -341,7 +360,10 @@ async fn resume(args: &ResumeArgs, control: &PgPool) -> anyhow::Result<Outcome> 
     }
     for stop in &chosen {
         let word = if args.yes { "resumed" } else { "would resume" };
-        output::line(&format!("{word} {}/{} of group {} ({} dead letters in a row)", stop.topic, stop.partition, stop.consumer_group, stop.in_a_row))?;
+        output::line(&format!(
+            "{word} {}/{} of group {} ({} dead letters in a row)",
+            stop.topic, stop.partition, stop.consumer_group, stop.in_a_row
+        ))?;
     }
     if !args.yes {
         output::note("mend the producer or upgrade kylo first, then do it with --yes");

@@ -25,7 +25,7 @@ impl Failed {
 
 /// Whether the exit code is 2.
 pub fn is_usage(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.is::<ConfigError>())
+    error.chain().any(<dyn std::error::Error>::is::<ConfigError>)
 }
 
 /// `error: what`, one line per cause, then the hint.
@@ -66,7 +66,8 @@ mod tests {
 
     #[test]
     fn the_chain_is_told_once_and_the_hint_comes_last() {
-        let error = Result::<(), _>::Err(Failed::new("the server does not answer").hint("start it")).context("cannot list the companies").unwrap_err();
+        let error =
+            Result::<(), _>::Err(Failed::new("the server does not answer").hint("start it")).context("cannot list the companies").unwrap_err();
         assert_eq!(text(&error), "error: cannot list the companies\n  caused by: the server does not answer\n  hint: start it");
         assert!(!is_usage(&error));
         assert!(is_usage(&ConfigError::one("x", "y").into()));

@@ -12,7 +12,7 @@ use super::{Outcome, usage};
 /// Prints one line of JSON, {"url", "key_file", "account"}: set KYLO_SHEETS_ENDPOINT to the url and GOOGLE_APPLICATION_CREDENTIALS to the key
 /// file. Open the url in a browser to see the tabs and to edit them as a bookkeeper would. Nothing is kept when it stops.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  kylo fake-sheets\n  kylo fake-sheets --addr 127.0.0.1:0 --key-file /tmp/key.json\n\n\
+#[command(after_help = "Examples:\n  kylo fake-sheets\n  kylo fake-sheets --addr 127.0.0.1:0 --key-file /tmp/key.json --spreadsheet my-book\n\n\
     Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 usage or configuration.")]
 pub struct Args {
     /// Where to listen, loopback only; port 0 takes a free one
@@ -27,13 +27,19 @@ pub struct Args {
     /// Every account may open every spreadsheet
     #[arg(long)]
     open: bool,
+    /// Begin with an empty spreadsheet of this id, shared with the key file's account; may be given again
+    #[arg(long, value_name = "ID")]
+    spreadsheet: Vec<String>,
 }
 
 pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     if !args.addr.ip().is_loopback() {
-        return Err(usage(format!("--addr is {}, which is not loopback", args.addr), "give 127.0.0.1:PORT or [::1]:PORT: the emulator has no real access control"));
+        return Err(usage(
+            format!("--addr is {}, which is not loopback", args.addr),
+            "give 127.0.0.1:PORT or [::1]:PORT: the emulator has no real access control",
+        ));
     }
-    let Args { addr, key_file, quota, open } = args;
-    serve(ServeOptions { addr, key_file, quota, open, ..ServeOptions::default() }).await?;
+    let Args { addr, key_file, quota, open, spreadsheet } = args;
+    serve(ServeOptions { addr, key_file, quota, open, spreadsheets: spreadsheet, ..ServeOptions::default() }).await?;
     Ok(Outcome::Done)
 }

@@ -7,8 +7,21 @@ use serde_json::Value;
 const MASK: &str = "***";
 
 /// Names of fields whose value is never shown, whatever it is; compared without case and separators.
-const SECRET_NAMES: [&str; 13] =
-    ["password", "passwd", "pwd", "secret", "token", "apikey", "privatekey", "credential", "dsn", "connectionstring", "databaseurl", "authorization", "cookie"];
+const SECRET_NAMES: [&str; 13] = [
+    "password",
+    "passwd",
+    "pwd",
+    "secret",
+    "token",
+    "apikey",
+    "privatekey",
+    "credential",
+    "dsn",
+    "connectionstring",
+    "databaseurl",
+    "authorization",
+    "cookie",
+];
 
 /// A name that speaks of a secret.
 pub fn is_secret_name(name: &str) -> bool {

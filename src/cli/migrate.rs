@@ -73,7 +73,11 @@ async fn one(pool: &sqlx::PgPool, scope: &Scope, only_look: bool) -> Result<Vec<
 }
 
 async fn company(pools: &Pools, dsn: &Dsn, scope: &Scope, only_look: bool) -> Result<Vec<Version>, MigrateError> {
-    let pool = pools.pool(dsn).map_err(|source| MigrateError::Database { attempt: "use db_dsn_rw".to_owned(), schema: scope.schema().to_owned(), source })?;
+    let pool = pools.pool(dsn).map_err(|source| MigrateError::Database {
+        attempt: "use db_dsn_rw".to_owned(),
+        schema: scope.schema().to_owned(),
+        source,
+    })?;
     one(&pool, scope, only_look).await
 }
 

@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 use futures::FutureExt;
 
-use crate::config::env::Typed;
+use crate::config::env::{self, Typed};
 use crate::config::{ConfigError, Settings};
 use crate::telemetry::logging;
 use args::Command;
@@ -47,7 +47,11 @@ pub fn main() -> ExitCode {
     };
     failure::report_panics();
     let settings = Typed::from_process(&flags).and_then(|typed| Settings::resolve(&typed));
-    let result = settings.map_err(anyhow::Error::from).and_then(|settings| {
+    let result = settings.map_err(anyhow::Error::from).and_then(|mut settings| {
+        if !command.is_worker() && !settings.is_given(&env::RUST_LOG) {
+            // What a command did is its output; only trouble belongs beside it.
+            "warn".clone_into(&mut settings.log.filter);
+        }
         logging::init(&settings.log);
         for warning in &settings.warnings {
             output::note(&format!("warning: {warning}"));

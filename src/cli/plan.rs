@@ -170,8 +170,15 @@ impl Sheet {
         if before == after {
             return;
         }
-        let name = header.or_else(|| self.role.headers().get(column).map(|name| (*name).to_owned())).unwrap_or_else(|| format!("column {}", column + 1));
-        let kind = if row == 0 { "setup" } else if fresh { "add" } else { "change" };
+        let name =
+            header.or_else(|| self.role.headers().get(column).map(|name| (*name).to_owned())).unwrap_or_else(|| format!("column {}", column + 1));
+        let kind = if row == 0 {
+            "setup"
+        } else if fresh {
+            "add"
+        } else {
+            "change"
+        };
         changes.push(Change { kind, row: Some(row + 1), column: Some(name), before: Some(before), after: Some(after) });
     }
 
@@ -235,9 +242,14 @@ impl Report {
                 (None, false) => "would be made".to_owned(),
                 (None, true) => "exists".to_owned(),
             };
-            output::line(&format!("{} tab {:?} ({state}): {} row(s) added, {} changed, {} removed", tab.role, tab.title, tab.appended, tab.changed, tab.removed))?;
+            output::line(&format!(
+                "{} tab {:?} ({state}): {} row(s) added, {} changed, {} removed",
+                tab.role, tab.title, tab.appended, tab.changed, tab.removed
+            ))?;
             let dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-            let rows = tab.changes.iter().map(|c| [c.kind.to_owned(), dash(c.row.map(|row| row.to_string())), dash(c.column.clone()), dash(c.before.clone()), dash(c.after.clone())]);
+            let rows = tab.changes.iter().map(|c| {
+                [c.kind.to_owned(), dash(c.row.map(|row| row.to_string())), dash(c.column.clone()), dash(c.before.clone()), dash(c.after.clone())]
+            });
             let rows: Vec<_> = rows.collect();
             if !rows.is_empty() {
                 output::table(["WHAT", "ROW", "COLUMN", "BEFORE", "AFTER"], &rows)?;

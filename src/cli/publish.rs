@@ -117,12 +117,18 @@ pub async fn run(args: Args, settings: &Settings) -> anyhow::Result<Outcome> {
 async fn txns(args: &TxnsArgs, settings: &Settings) -> anyhow::Result<Outcome> {
     let company = args.company.as_deref().map(company_id).transpose()?;
     let input = read(&args.file)?;
-    let options = Options { company: company.as_ref(), default_batch_id: args.batch_id.as_deref(), created_at: SystemClock.now(), max_bytes: MAX_BYTES };
+    let options =
+        Options { company: company.as_ref(), default_batch_id: args.batch_id.as_deref(), created_at: SystemClock.now(), max_bytes: MAX_BYTES };
     let published = publish_format::messages(&input, &options).map_err(|error| {
-        usage(format!("{} cannot be published: {error}", args.file.display()), "`kylo publish txns --help` says what it may be; schemas/ has it in full")
+        usage(
+            format!("{} cannot be published: {error}", args.file.display()),
+            "`kylo publish txns --help` says what it may be; schemas/ has it in full",
+        )
     })?;
     if published.messages.is_empty() && published.rejects.is_empty() {
-        return Err(Failed::new(format!("{} has nothing to publish ({} row(s) of other companies)", args.file.display(), published.n_filtered)).into());
+        return Err(
+            Failed::new(format!("{} has nothing to publish ({} row(s) of other companies)", args.file.display(), published.n_filtered)).into()
+        );
     }
     send(published, &settings.kafka.topic_txns, settings, args.json).await
 }
@@ -162,13 +168,21 @@ async fn send(published: Published, topic: &str, settings: &Settings, json: bool
     let producer = tools::producer(settings)?;
     let records: Vec<_> = published.messages.iter().map(|message| record(message, topic)).collect();
     let answers = producer.publish_all(&records).await;
-    let rejected = published.rejects.into_iter().map(|reject| Rejected { document: reject.document, row: reject.index, reason: reject.reason }).collect();
+    let rejected =
+        published.rejects.into_iter().map(|reject| Rejected { document: reject.document, row: reject.index, reason: reject.reason }).collect();
     let mut report = Report { published: Vec::new(), rejected, failed: Vec::new() };
     for (message, answer) in published.messages.into_iter().zip(answers) {
         let (company_id, name) = (message.company_id.to_string(), message.name);
         match answer {
             Ok(at) => {
-                report.published.push(Line { company_id, name, rows: message.n_rows, topic: topic.to_owned(), partition: at.partition, offset: at.offset });
+                report.published.push(Line {
+                    company_id,
+                    name,
+                    rows: message.n_rows,
+                    topic: topic.to_owned(),
+                    partition: at.partition,
+                    offset: at.offset,
+                });
             }
             Err(error) => report.failed.push(Unsent { company_id, name, reason: error.to_string() }),
         }
@@ -194,7 +208,9 @@ impl Report {
         let rows: Vec<_> = self
             .published
             .iter()
-            .map(|line| [line.company_id.clone(), line.name.clone(), line.rows.to_string(), format!("{}/{}/{}", line.topic, line.partition, line.offset)])
+            .map(|line| {
+                [line.company_id.clone(), line.name.clone(), line.rows.to_string(), format!("{}/{}/{}", line.topic, line.partition, line.offset)]
+            })
             .collect();
         output::table(["COMPANY", "NAME", "ROWS", "WHERE"], &rows)?;
         for reject in &self.rejected {

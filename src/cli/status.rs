@@ -142,14 +142,19 @@ async fn gather(control: &PgPool, only: Option<&CompanyId>) -> Result<Report, sq
     let asked = known.into_iter().filter(|figures| wanted(&figures.company_id)).map(|figures| company(&pools, &routes, figures));
     let companies = futures::future::join_all(asked).await;
     let troubles = status::troubles(control).await?;
-    let spreadsheets: BTreeSet<String> = routes.iter().filter(|(id, _)| wanted(id.as_str())).filter_map(|(_, route)| Some(route.as_ref().ok()?.spreadsheet.to_string())).collect();
+    let spreadsheets: BTreeSet<String> =
+        routes.iter().filter(|(id, _)| wanted(id.as_str())).filter_map(|(_, route)| Some(route.as_ref().ok()?.spreadsheet.to_string())).collect();
     let intents = status::open_intents(control).await?;
     Ok(Report {
         warnings: warnings(&workers, &routes),
         workers: workers.into_iter().map(Worker::from).collect(),
         lag: Vec::new(),
         companies,
-        troubles: troubles.into_iter().filter(|trouble| wanted(&trouble.subject) || spreadsheets.contains(&trouble.subject)).map(Reason::from).collect(),
+        troubles: troubles
+            .into_iter()
+            .filter(|trouble| wanted(&trouble.subject) || spreadsheets.contains(&trouble.subject))
+            .map(Reason::from)
+            .collect(),
         in_doubt_posts: intents.into_iter().filter(|intent| intent.companies.iter().any(|id| wanted(id))).map(Doubt::from).collect(),
         stopped_partitions: poison::stopped(control).await?,
         dead_letters: dead_letters::open_by_class(control).await?.into_iter().map(|(class, count)| ClassCount { class, count }).collect(),
@@ -192,13 +197,19 @@ async fn read(pools: &Pools, route: &company::Route, known: &CompanyFigures) -> 
 /// What an operator should not overlook.
 fn warnings(workers: &[WorkerRow], routes: &Routes) -> Vec<String> {
     let mut warnings = Vec::new();
-    let modes: BTreeSet<_> = workers.iter().map(|worker| (worker.mode.as_str(), {
-        let mut canary: Vec<_> = worker.canary.iter().map(String::as_str).collect();
-        canary.sort_unstable();
-        canary.join(",")
-    })).collect();
+    let modes: BTreeSet<_> = workers
+        .iter()
+        .map(|worker| {
+            (worker.mode.as_str(), {
+                let mut canary: Vec<_> = worker.canary.iter().map(String::as_str).collect();
+                canary.sort_unstable();
+                canary.join(",")
+            })
+        })
+        .collect();
     if modes.len() > 1 {
-        let list: Vec<_> = modes.iter().map(|(mode, canary)| if canary.is_empty() { (*mode).to_owned() } else { format!("{mode} for {canary}") }).collect();
+        let list: Vec<_> =
+            modes.iter().map(|(mode, canary)| if canary.is_empty() { (*mode).to_owned() } else { format!("{mode} for {canary}") }).collect();
         warnings.push(format!("workers run in different modes ({}): what is posted depends on which of them is at work", list.join("; ")));
     }
     let versions: BTreeSet<_> = workers.iter().map(|worker| worker.version.as_str()).collect();
@@ -208,7 +219,8 @@ fn warnings(workers: &[WorkerRow], routes: &Routes) -> Vec<String> {
     if workers.is_empty() {
         warnings.push(format!("no worker was heard of in the last {RECENT_SECONDS} s: start `kylo run`"));
     }
-    let unknown: BTreeSet<_> = workers.iter().flat_map(|worker| &worker.canary).filter(|id| !routes.keys().any(|known| known.as_str() == *id)).collect();
+    let unknown: BTreeSet<_> =
+        workers.iter().flat_map(|worker| &worker.canary).filter(|id| !routes.keys().any(|known| known.as_str() == *id)).collect();
     for id in unknown {
         warnings.push(format!("the canary list has {id:?}, which is no configured company"));
     }

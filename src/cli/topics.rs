@@ -9,7 +9,9 @@ use crate::runtime::tools::{self, TopicReport, TopicState};
 /// txns has 16 partitions, promote 8, events 8; all keep 90 days. Partitions are never added to a topic that exists: that would break the
 /// order per company (RUNBOOK: "More partitions").
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 0 the topics are as they must be, 1 one is missing, differs, or the broker does not answer, 2 usage or configuration.")]
+#[command(
+    after_help = "Exit codes: 0 the topics are as they must be, 1 one is missing, differs, or the broker does not answer, 2 usage or configuration."
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,

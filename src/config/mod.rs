@@ -3,9 +3,9 @@
 //! Called once at the start of every command. What must never happen here: a secret in a text, or a misspelt variable that is silently ignored.
 
 pub mod env;
+mod parse;
 pub mod secret;
 pub mod settings;
-mod parse;
 #[cfg(test)]
 mod tests;
 mod vars;

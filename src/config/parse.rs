@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
             Some((host, port)) => !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok_and(|port| port > 0),
             None => false,
         };
-        if brokers.is_empty() || !brokers.iter().all(|broker| ok(broker)) {
+        if brokers.is_empty() || !brokers.iter().all(ok) {
             self.wrong(format!("{} is {text:?}", var.name), "give host:port, several separated by commas, without a scheme");
         }
         brokers.join(",")
@@ -95,7 +95,10 @@ impl<'a> Reader<'a> {
     pub fn readable_file(&mut self, var: &Var) -> Option<PathBuf> {
         let path = PathBuf::from(self.optional(var)?);
         if let Err(error) = std::fs::File::open(&path) {
-            self.wrong(format!("cannot read {}, which {} names: {error}", path.display(), var.name), "give the path of a file that this user may read");
+            self.wrong(
+                format!("cannot read {}, which {} names: {error}", path.display(), var.name),
+                "give the path of a file that this user may read",
+            );
         }
         Some(path)
     }
@@ -106,7 +109,9 @@ impl<'a> Reader<'a> {
         let parsed = Url::parse(text.trim_end_matches('/')).ok();
         let usable = parsed.filter(|url| url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.host().is_some());
         match usable {
-            Some(url) if url.scheme() == "https" || (url.scheme() == "http" && on_loopback(&url)) => format!("{}/", url.as_str().trim_end_matches('/')),
+            Some(url) if url.scheme() == "https" || (url.scheme() == "http" && on_loopback(&url)) => {
+                format!("{}/", url.as_str().trim_end_matches('/'))
+            }
             Some(url) if url.scheme() == "http" => {
                 self.wrong(
                     format!("{} is an http:// address on {}", var.name, url.host_str().unwrap_or_default()),
@@ -116,7 +121,10 @@ impl<'a> Reader<'a> {
             }
             _ => {
                 // The text may carry a password: it is not repeated.
-                self.wrong(format!("{} is not the base URL of a server", var.name), "give for example https://sheets.googleapis.com/ or http://127.0.0.1:9099/");
+                self.wrong(
+                    format!("{} is not the base URL of a server", var.name),
+                    "give for example https://sheets.googleapis.com/ or http://127.0.0.1:9099/",
+                );
                 text
             }
         }
@@ -154,7 +162,8 @@ pub fn check_key_file(path: &Path) -> Result<(), Problem> {
     let hint = "create a key for the service account in Google Cloud (JSON), share each spreadsheet with its client_email, and give the file's path";
     let wrong = |what: String| Problem::new(format!("{} names {}, {what}", super::vars::GOOGLE_APPLICATION_CREDENTIALS.name, path.display()), hint);
     let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("which cannot be read: {error}")))?;
-    let key: serde_json::Value = serde_json::from_str(&text).map_err(|error| wrong(format!("which is not JSON (line {}, column {})", error.line(), error.column())))?;
+    let key: serde_json::Value =
+        serde_json::from_str(&text).map_err(|error| wrong(format!("which is not JSON (line {}, column {})", error.line(), error.column())))?;
     let missing: Vec<_> = ["client_email", "private_key", "token_uri"].into_iter().filter(|name| !key[name].is_string()).collect();
     if missing.is_empty() { Ok(()) } else { Err(wrong(format!("which is no service account key: {} missing", missing.join(", ")))) }
 }

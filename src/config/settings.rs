@@ -327,7 +327,10 @@ fn sheets(reader: &mut Reader<'_>) -> Sheets {
     let canary = parse::company_ids(&reader.text(&env::KYLO_SHEETS_POST_COMPANIES));
     for id in &canary {
         if crate::domain::ids::CompanyId::parse(id).is_err() {
-            reader.wrong(format!("KYLO_SHEETS_POST_COMPANIES has {id:?}, which is no company id"), "give ids of 1 to 50 characters, separated by commas");
+            reader.wrong(
+                format!("KYLO_SHEETS_POST_COMPANIES has {id:?}, which is no company id"),
+                "give ids of 1 to 50 characters, separated by commas",
+            );
         }
     }
     let sweep = reader.number(&env::KYLO_SHEETS_SWEEP_SECONDS, 0..=604_800);
@@ -353,7 +356,10 @@ fn log(reader: &mut Reader<'_>) -> Log {
     if let Err(error) = filter.parse::<tracing_subscriber::filter::Targets>()
         && filter.parse::<tracing_subscriber::EnvFilter>().is_err()
     {
-        reader.problems.push(Problem::new(format!("RUST_LOG is {filter:?}: {error}"), "give a level (error, warn, info, debug, trace), or target=level separated by commas"));
+        reader.problems.push(Problem::new(
+            format!("RUST_LOG is {filter:?}: {error}"),
+            "give a level (error, warn, info, debug, trace), or target=level separated by commas",
+        ));
     }
     Log { format, filter }
 }

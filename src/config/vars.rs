@@ -33,7 +33,8 @@ pub const KAFKA_TOPIC_TXNS: Var =
 pub const KAFKA_TOPIC_PROMOTE: Var =
     plain("KAFKA_TOPIC_PROMOTE", "kafka-topic-promote", Some("rules.promote.requests"), "topic the promote requests arrive on");
 pub const KAFKA_TOPIC_EVENTS: Var = plain("KAFKA_TOPIC_EVENTS", "kafka-topic-events", Some("kylo.events"), "topic Kylo tells on what has happened");
-pub const KAFKA_GROUP_TXNS: Var = plain("KAFKA_GROUP_TXNS", "kafka-group-txns", Some("kylo-workers-txns"), "consumer group of the transactions workers");
+pub const KAFKA_GROUP_TXNS: Var =
+    plain("KAFKA_GROUP_TXNS", "kafka-group-txns", Some("kylo-workers-txns"), "consumer group of the transactions workers");
 pub const KAFKA_GROUP_PROMOTE: Var =
     plain("KAFKA_GROUP_PROMOTE", "kafka-group-promote", Some("kylo-workers-promote"), "consumer group of the promote workers");
 pub const KAFKA_CLIENT_ID: Var = plain("KAFKA_CLIENT_ID", "kafka-client-id", Some("kylo"), "name this process shows to the broker");
@@ -41,8 +42,7 @@ pub const KAFKA_SECURITY_PROTOCOL: Var =
     plain("KAFKA_SECURITY_PROTOCOL", "kafka-security-protocol", Some("PLAINTEXT"), "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL");
 pub const KAFKA_SASL_MECHANISM: Var =
     plain("KAFKA_SASL_MECHANISM", "kafka-sasl-mechanism", None, "with a SASL_ protocol: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512");
-pub const KAFKA_SASL_USERNAME: Var =
-    Var { aliases: &["KAFKA_USERNAME"], ..plain("KAFKA_SASL_USERNAME", "kafka-sasl-username", None, "SASL user") };
+pub const KAFKA_SASL_USERNAME: Var = Var { aliases: &["KAFKA_USERNAME"], ..plain("KAFKA_SASL_USERNAME", "kafka-sasl-username", None, "SASL user") };
 pub const KAFKA_SASL_PASSWORD: Var = Var { aliases: &["KAFKA_PASSWORD"], ..secret("KAFKA_SASL_PASSWORD", "SASL password") };
 pub const KAFKA_SSL_CA_LOCATION: Var = plain(
     "KAFKA_SSL_CA_LOCATION",
@@ -62,18 +62,10 @@ pub const KYLO_SHEETS_POST_COMPANIES: Var = plain(
     None,
     "canary list: only these companies post, ids separated by commas; empty = all",
 );
-pub const KYLO_SHEETS_ENDPOINT: Var = plain(
-    "KYLO_SHEETS_ENDPOINT",
-    "sheets-endpoint",
-    Some("https://sheets.googleapis.com/"),
-    "base URL of the Sheets API; http:// only on loopback",
-);
-pub const GOOGLE_APPLICATION_CREDENTIALS: Var = plain(
-    "GOOGLE_APPLICATION_CREDENTIALS",
-    "google-application-credentials",
-    None,
-    "path of the service account's key file; needed when posting",
-);
+pub const KYLO_SHEETS_ENDPOINT: Var =
+    plain("KYLO_SHEETS_ENDPOINT", "sheets-endpoint", Some("https://sheets.googleapis.com/"), "base URL of the Sheets API; http:// only on loopback");
+pub const GOOGLE_APPLICATION_CREDENTIALS: Var =
+    plain("GOOGLE_APPLICATION_CREDENTIALS", "google-application-credentials", None, "path of the service account's key file; needed when posting");
 pub const KYLO_SHEETS_WRITES_PER_MINUTE: Var = plain(
     "KYLO_SHEETS_WRITES_PER_MINUTE",
     "sheets-writes-per-minute",
@@ -92,20 +84,12 @@ pub const KYLO_SHEETS_SWEEP_SECONDS: Var = plain(
     Some("3600"),
     "how often every tab is compared with Postgres though nothing is due; 0 = off",
 );
-pub const KYLO_ENVIRONMENT: Var = plain(
-    "KYLO_ENVIRONMENT",
-    "environment",
-    Some("default"),
-    "name of this installation; a spreadsheet of another one is never written to",
-);
+pub const KYLO_ENVIRONMENT: Var =
+    plain("KYLO_ENVIRONMENT", "environment", Some("default"), "name of this installation; a spreadsheet of another one is never written to");
 pub const KYLO_POISON_CAP: Var =
     plain("KYLO_POISON_CAP", "poison-cap", Some("100"), "so many dead letters in a row stop a partition: then the sender is broken, not a message");
-pub const KYLO_DRAIN_SECONDS: Var = plain(
-    "KYLO_DRAIN_SECONDS",
-    "drain-seconds",
-    Some("10"),
-    "how long work in hand may take to finish at shutdown or when partitions move away",
-);
+pub const KYLO_DRAIN_SECONDS: Var =
+    plain("KYLO_DRAIN_SECONDS", "drain-seconds", Some("10"), "how long work in hand may take to finish at shutdown or when partitions move away");
 pub const KYLO_HTTP_ADDR: Var = plain(
     "KYLO_HTTP_ADDR",
     "http-addr",

@@ -162,7 +162,13 @@ mod tests {
 
     fn proposal(source: &str, header: &str) -> Proposal {
         let source_norm = crate::domain::text::normalise(source);
-        Proposal { source: source.to_owned(), source_norm, target_sheet: "OPEX".to_owned(), target_header: header.to_owned(), match_notes: String::new() }
+        Proposal {
+            source: source.to_owned(),
+            source_norm,
+            target_sheet: "OPEX".to_owned(),
+            target_header: header.to_owned(),
+            match_notes: String::new(),
+        }
     }
 
     fn at(seconds: i64) -> DateTime<Utc> {

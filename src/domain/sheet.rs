@@ -70,28 +70,81 @@ pub enum CellWrite {
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Request {
     /// Refused by Google if the id exists: the fence.
-    CreateMetadata { id: i32, key: String, value: String },
+    CreateMetadata {
+        id: i32,
+        key: String,
+        value: String,
+    },
     /// Succeeds if the id does not exist.
-    DeleteMetadata { id: i32 },
+    DeleteMetadata {
+        id: i32,
+    },
     /// Refused if the id or (ignoring case) the title exists.
-    AddSheet { sheet_id: i32, title: String, rows: u32, columns: u32, frozen_rows: u32, hidden: bool, tab_color: Option<[f32; 3]> },
+    AddSheet {
+        sheet_id: i32,
+        title: String,
+        rows: u32,
+        columns: u32,
+        frozen_rows: u32,
+        hidden: bool,
+        tab_color: Option<[f32; 3]>,
+    },
     /// Refused if the id does not exist.
-    DeleteSheet { sheet_id: i32 },
-    RenameSheet { sheet_id: i32, title: String },
+    DeleteSheet {
+        sheet_id: i32,
+    },
+    RenameSheet {
+        sheet_id: i32,
+        title: String,
+    },
     /// Inserts empty rows before `start` (`start` may equal the number of rows if `inherit_from_before`).
-    InsertRows { sheet_id: i32, start: u32, count: u32, inherit_from_before: bool },
-    DeleteRows { sheet_id: i32, start: u32, count: u32 },
+    InsertRows {
+        sheet_id: i32,
+        start: u32,
+        count: u32,
+        inherit_from_before: bool,
+    },
+    DeleteRows {
+        sheet_id: i32,
+        start: u32,
+        count: u32,
+    },
     /// Appends empty columns at the right edge.
-    AppendColumns { sheet_id: i32, count: u32 },
+    AppendColumns {
+        sheet_id: i32,
+        count: u32,
+    },
     /// Writes values (and the number format or checkbox that goes with each) from a start cell; nothing outside the given cells is touched.
-    WriteCells { sheet_id: i32, row: u32, column: u32, cells: Vec<Vec<CellWrite>> },
+    WriteCells {
+        sheet_id: i32,
+        row: u32,
+        column: u32,
+        cells: Vec<Vec<CellWrite>>,
+    },
     /// Bold, coloured, wrapped header look for row 0.
-    StyleHeader { sheet_id: i32, columns: u32 },
-    FreezeRows { sheet_id: i32, rows: u32 },
-    HideColumn { sheet_id: i32, column: u32 },
-    ColumnWidth { sheet_id: i32, column: u32, pixels: u32 },
+    StyleHeader {
+        sheet_id: i32,
+        columns: u32,
+    },
+    FreezeRows {
+        sheet_id: i32,
+        rows: u32,
+    },
+    HideColumn {
+        sheet_id: i32,
+        column: u32,
+    },
+    ColumnWidth {
+        sheet_id: i32,
+        column: u32,
+        pixels: u32,
+    },
     /// A protected range that only warns. `rows` None = the whole tab, else rows 0..n.
-    WarnOnEdit { sheet_id: i32, rows: Option<u32>, description: String },
+    WarnOnEdit {
+        sheet_id: i32,
+        rows: Option<u32>,
+        description: String,
+    },
 }
 
 /// What to send and what to hear back.

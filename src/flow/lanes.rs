@@ -43,15 +43,7 @@ pub struct LaneLimits {
 impl LaneLimits {
     /// For work that is coalesced per company database.
     pub fn txns() -> Self {
-        Self {
-            rows: 5_000,
-            messages: 256,
-            bytes: 8 << 20,
-            writers: 2,
-            writers_per_key: 2,
-            hold_after: Duration::from_secs(30),
-            hold_waiting: 1_000,
-        }
+        Self { rows: 5_000, messages: 256, bytes: 8 << 20, writers: 2, writers_per_key: 2, hold_after: Duration::from_secs(30), hold_waiting: 1_000 }
     }
 
     /// For work that is done one message at a time.
@@ -227,12 +219,12 @@ impl<W> Lanes<W> {
     pub fn take_holding(&mut self, now: Instant, pressed: bool) -> Option<Holding<W>> {
         let limits = &self.limits;
         let overdue = |lane: &Lane<W>| {
-            lane.down.as_ref().is_some_and(|d| pressed || now.duration_since(d.since) >= limits.hold_after || lane.waiting.len() >= limits.hold_waiting)
+            lane.down
+                .as_ref()
+                .is_some_and(|d| pressed || now.duration_since(d.since) >= limits.hold_after || lane.waiting.len() >= limits.hold_waiting)
         };
-        let (company, lane) = self
-            .lanes
-            .iter_mut()
-            .find(|(_, lane)| !lane.busy && !lane.waiting.is_empty() && (lane.held || lane.cause.is_some() || overdue(lane)))?;
+        let (company, lane) =
+            self.lanes.iter_mut().find(|(_, lane)| !lane.busy && !lane.waiting.is_empty() && (lane.held || lane.cause.is_some() || overdue(lane)))?;
         if let (false, None, Some(down)) = (lane.held, &lane.cause, &lane.down) {
             let retry_after = Duration::from_secs(2);
             lane.cause = Some(Trouble { kind: self.kind, state: TroubleState::Down, reason: down.reason.clone(), config_version: None, retry_after });
@@ -337,14 +329,7 @@ impl<W> Lanes<W> {
 }
 
 /// Takes what may go of one company. `true`: it is off the list, because it is under way or may not go.
-fn take_from<W>(
-    lane: &mut Lane<W>,
-    key: &LaneKey,
-    limits: &LaneLimits,
-    taken: &mut Vec<Entry<W>>,
-    rows: &mut usize,
-    bytes: &mut usize,
-) -> bool {
+fn take_from<W>(lane: &mut Lane<W>, key: &LaneKey, limits: &LaneLimits, taken: &mut Vec<Entry<W>>, rows: &mut usize, bytes: &mut usize) -> bool {
     if lane.busy || lane.held || lane.cause.is_some() || lane.waiting.is_empty() {
         lane.ready = false;
         return true;

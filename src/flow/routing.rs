@@ -15,8 +15,6 @@ use crate::store::control::company_config;
 
 /// Changes to `company_config` are seen within this time.
 pub const MAX_AGE: Duration = Duration::from_secs(5);
-/// A flood of unknown companies reads the table at most this often.
-const UNKNOWN_PAUSE: Duration = Duration::from_millis(200);
 
 /// What the cache says of a company.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +54,11 @@ impl RoutingCache {
         if let found @ (Routing::Known(_) | Routing::Refused(_)) = look_up(&*self.all().await?, company) {
             return Ok(found);
         }
-        Ok(look_up(&*self.not_older_than(UNKNOWN_PAUSE).await?, company))
+        // It may have been configured a moment ago. One row is asked for, so that a flood of unknown companies does not read the table each time.
+        if !company_config::exists(&self.pool, company.as_str()).await? {
+            return Ok(Routing::Unknown);
+        }
+        Ok(look_up(&*self.not_older_than(Duration::ZERO).await?, company))
     }
 
     /// One company's routing without waiting: `None` when the view is too old, is being renewed, or does not know the company.

@@ -32,8 +32,9 @@ pub async fn connect(settings: &Settings, board: &Arc<HealthBoard>, stop: &Cance
     loop {
         // Read again at each try: a secret's file may have been replaced.
         let dsn = settings.control()?.current()?;
-        let pool = lazy_pool(dsn.expose_secret(), &options)
-            .map_err(|error| ConfigError::one(format!("PG_DSN_RW cannot be used: {}", describe(&error)), "give postgres://user:password@host:5432/database"))?;
+        let pool = lazy_pool(dsn.expose_secret(), &options).map_err(|error| {
+            ConfigError::one(format!("PG_DSN_RW cannot be used: {}", describe(&error)), "give postgres://user:password@host:5432/database")
+        })?;
         match migrate::check_control(&pool).await {
             Ok(ControlSchema::UpToDate) => {
                 board.set(CHECK, Check::ok("answers"));

@@ -70,14 +70,12 @@ async fn first_failure(loops: &mut tokio::task::JoinSet<anyhow::Result<()>>) -> 
 }
 
 /// Done when the process is asked to stop.
-fn stop_signal() -> impl Future<Output = ()> + Send + 'static {
-    async {
-        use tokio::signal::unix::{SignalKind, signal};
-        // Without a handler the default action (to end at once) stays, which is safe too: everything is durable or redelivered.
-        let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-        tokio::select! {
-            _ = term.recv() => tracing::info!("SIGTERM: finishing what is in hand"),
-            _ = tokio::signal::ctrl_c() => tracing::info!("SIGINT: finishing what is in hand"),
-        }
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    // Without a handler the default action (to end at once) stays, which is safe too: everything is durable or redelivered.
+    let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = term.recv() => tracing::info!("SIGTERM: finishing what is in hand"),
+        _ = tokio::signal::ctrl_c() => tracing::info!("SIGINT: finishing what is in hand"),
     }
 }

@@ -165,7 +165,11 @@ async fn watch(signal: impl Future<Output = ()> + Send + 'static, stop: Cancella
 }
 
 /// Listens now, so that a taken address is an error of the start; the future serves.
-async fn serve((address, explicit): (SocketAddr, bool), server: Server, stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+async fn serve(
+    (address, explicit): (SocketAddr, bool),
+    server: Server,
+    stop: CancellationToken,
+) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
     let (listener, warning) = bind(address, explicit).await?;
     if let Some(warning) = warning {
         tracing::warn!("{warning}");

@@ -3,13 +3,14 @@
 //! Called by `cli`, which may not build adapters itself.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::wire::{self, PosterParts};
-pub use crate::adapters::kafka::admin::{AdminError, TopicReport, TopicState};
 use crate::adapters::kafka::admin::{self, TopicSpec};
+pub use crate::adapters::kafka::admin::{AdminError, TopicReport, TopicState};
 use crate::adapters::kafka::client::KafkaSettings;
 use crate::adapters::kafka::lag;
 pub use crate::adapters::kafka::producer::{KafkaProducer, OutRecord, PublishError};
@@ -20,6 +21,10 @@ use crate::flow::post::{Preview, PreviewError};
 use crate::flow::routing::RoutingCache;
 use crate::store::pools::{PoolOptions, Pools};
 use crate::telemetry::metrics::Metrics;
+
+/// How long a topic that was just made may take to be seen.
+const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
+const VISIBLE_PAUSE: Duration = Duration::from_millis(50);
 
 /// A producer for `kylo publish` and `kylo dlq replay`.
 ///
@@ -37,8 +42,28 @@ pub fn producer(settings: &Settings) -> anyhow::Result<KafkaProducer> {
 pub async fn topics(settings: &Settings, create: bool) -> anyhow::Result<Vec<TopicReport>> {
     let kafka = KafkaSettings::from_config(&settings.kafka)?;
     let wanted = TopicSpec::all(&settings.kafka.topic_txns, &settings.kafka.topic_promote, &settings.kafka.topic_events);
-    let reports = if create { admin::ensure(&kafka, &wanted).await } else { admin::verify(&kafka, &wanted).await };
-    Ok(reports?)
+    if !create {
+        return Ok(admin::verify(&kafka, &wanted).await?);
+    }
+    let reports = admin::ensure(&kafka, &wanted).await?;
+    if reports.iter().any(|report| report.state == TopicState::Created) {
+        until_visible(&kafka, &wanted).await?;
+    }
+    Ok(reports)
+}
+
+/// A broker answers that it made a topic before it tells everybody of it: whoever asks next must not be told that there is none.
+async fn until_visible(kafka: &KafkaSettings, wanted: &[TopicSpec]) -> Result<(), AdminError> {
+    let deadline = Instant::now() + VISIBLE_WITHIN;
+    while Instant::now() < deadline {
+        let known = admin::partitions(kafka).await?;
+        if wanted.iter().all(|spec| known.contains_key(&spec.name)) {
+            return Ok(());
+        }
+        tokio::time::sleep(VISIBLE_PAUSE).await;
+    }
+    tracing::warn!("the topics are made, but the broker does not show them yet");
+    Ok(())
 }
 
 /// How far a group is behind on a partition.
@@ -56,11 +81,17 @@ pub struct GroupLag {
 /// The broker does not answer.
 pub async fn lags(settings: &Settings) -> Result<Vec<GroupLag>, AdminError> {
     let kafka = &settings.kafka;
-    let client = KafkaSettings::from_config(kafka).map_err(|error| AdminError::Unreachable { brokers: kafka.brokers.clone(), reason: error.to_string() })?;
+    let client =
+        KafkaSettings::from_config(kafka).map_err(|error| AdminError::Unreachable { brokers: kafka.brokers.clone(), reason: error.to_string() })?;
     let mut all = Vec::new();
     for (group, topic) in [(&kafka.group_txns, &kafka.topic_txns), (&kafka.group_promote, &kafka.topic_promote)] {
         let found = lag::lag(&client, group, topic).await?;
-        all.extend(found.into_iter().map(|lag| GroupLag { group: group.clone(), topic: topic.clone(), partition: lag.partition, behind: lag.behind }));
+        all.extend(found.into_iter().map(|lag| GroupLag {
+            group: group.clone(),
+            topic: topic.clone(),
+            partition: lag.partition,
+            behind: lag.behind,
+        }));
     }
     Ok(all)
 }

@@ -39,7 +39,8 @@ pub fn gateway(settings: &Settings, control: &PgPool, metrics: &Arc<Metrics>) ->
     let unusable = |error: &dyn std::error::Error, hint: &str| ConfigError::one(error.to_string(), hint.to_owned());
     let key = KeyFile::open(sheets.key_file()?)
         .map_err(|error| unusable(&error, "set GOOGLE_APPLICATION_CREDENTIALS to the path of a service account's key file"))?;
-    let endpoint = endpoint(&sheets.endpoint).map_err(|error| unusable(&error, "set KYLO_SHEETS_ENDPOINT to a base URL, or leave it out for Google"))?;
+    let endpoint =
+        endpoint(&sheets.endpoint).map_err(|error| unusable(&error, "set KYLO_SHEETS_ENDPOINT to a base URL, or leave it out for Google"))?;
     let budget = Arc::new(Budget::new(control.clone(), key.client_email(), sheets.reads_per_minute, sheets.writes_per_minute));
     let counted = Arc::clone(metrics);
     let options = SheetsOptions::new(endpoint, key, budget, Arc::new(move |op, outcome| counted.sheets_call(op, outcome)));

@@ -8,10 +8,10 @@ use anyhow::Result;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::Workers;
 use super::process::Process;
 use super::supervise::supervise;
 use super::wire::{self, PosterParts};
-use super::Workers;
 use crate::adapters::kafka::client::KafkaSettings;
 use crate::adapters::kafka::consumer::{KafkaSource, Subscription};
 use crate::domain::clock::{Clock, SystemClock};

@@ -35,12 +35,10 @@ impl Migration {
 }
 
 /// The control database's versions, in order.
-pub const CONTROL: &[Migration] =
-    &[Migration { version: 1, name: "0001_control", sql: include_str!("../../ddl/control/0001_control.sql") }];
+pub const CONTROL: &[Migration] = &[Migration { version: 1, name: "0001_control", sql: include_str!("../../ddl/control/0001_control.sql") }];
 
 /// A company schema's versions, in order.
-pub const COMPANY: &[Migration] =
-    &[Migration { version: 1, name: "0001_company", sql: include_str!("../../ddl/company/0001_company.sql") }];
+pub const COMPANY: &[Migration] = &[Migration { version: 1, name: "0001_company", sql: include_str!("../../ddl/company/0001_company.sql") }];
 
 /// What a run found or did with one version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +79,9 @@ pub struct Version {
 /// Why a schema could not be looked at or brought up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    #[error("version {version} ({name}) in schema {schema} was applied with other contents than this program has: it was edited after it was applied. Use the kylo that applied it, or compare ddl/ with the database and correct schema_migrations.checksum by hand")]
+    #[error(
+        "version {version} ({name}) in schema {schema} was applied with other contents than this program has: it was edited after it was applied. Use the kylo that applied it, or compare ddl/ with the database and correct schema_migrations.checksum by hand"
+    )]
     Changed { schema: String, version: i32, name: &'static str },
     #[error("cannot {attempt} in schema {schema}: {}", describe(.source))]
     Database { attempt: String, schema: String, source: sqlx::Error },
@@ -160,7 +160,8 @@ pub enum ControlSchema {
 /// The database does not answer: then nothing is known, and a worker waits.
 pub async fn check_control(pool: &PgPool) -> Result<ControlSchema, MigrateError> {
     let versions = status(pool, &Scope::Control).await?;
-    let bad: Vec<_> = versions.iter().filter(|version| !version.state.is_fine()).map(|version| format!("{} is {}", version.name, version.state.as_str())).collect();
+    let bad: Vec<_> =
+        versions.iter().filter(|version| !version.state.is_fine()).map(|version| format!("{} is {}", version.name, version.state.as_str())).collect();
     if bad.is_empty() {
         return Ok(ControlSchema::UpToDate);
     }
@@ -189,7 +190,12 @@ async fn apply_one(pool: &PgPool, scope: &Scope, migration: &Migration) -> Resul
         }
     };
     let pin = format!("UPDATE {}.schema_migrations SET checksum = $2 WHERE version = $1", quoted(scope));
-    sqlx::query(AssertSqlSafe(pin)).bind(migration.version).bind(&checksum).execute(&mut *tx).await.map_err(scope.error(format!("record {}", migration.name)))?;
+    sqlx::query(AssertSqlSafe(pin))
+        .bind(migration.version)
+        .bind(&checksum)
+        .execute(&mut *tx)
+        .await
+        .map_err(scope.error(format!("record {}", migration.name)))?;
     tx.commit().await.map_err(scope.error(format!("commit {}", migration.name)))?;
     Ok(state)
 }
@@ -197,7 +203,8 @@ async fn apply_one(pool: &PgPool, scope: &Scope, migration: &Migration) -> Resul
 /// A transaction that no other run of this scope is in, with the company's schema chosen for it alone.
 async fn begin_locked(pool: &PgPool, scope: &Scope) -> Result<PgTransaction<'static>, MigrateError> {
     let mut tx = pool.begin().await.map_err(scope.error("connect"))?;
-    let settings = format!("SET LOCAL lock_timeout = '{LOCK_WAIT}'; SET LOCAL statement_timeout = '{STATEMENT_LIMIT}'; SET LOCAL client_min_messages = warning");
+    let settings =
+        format!("SET LOCAL lock_timeout = '{LOCK_WAIT}'; SET LOCAL statement_timeout = '{STATEMENT_LIMIT}'; SET LOCAL client_min_messages = warning");
     sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut *tx).await.map_err(scope.error("set limits"))?;
     sqlx::query("SELECT pg_advisory_xact_lock($1, hashtext($2))")
         .bind(LOCK_SPACE)
@@ -261,7 +268,8 @@ mod tests {
     #[test]
     fn every_file_records_its_own_version_for_psql() {
         for migration in CONTROL.iter().chain(COMPANY) {
-            let line = format!("schema_migrations (version, name) VALUES ({}, '{}') ON CONFLICT (version) DO NOTHING", migration.version, migration.name);
+            let line =
+                format!("schema_migrations (version, name) VALUES ({}, '{}') ON CONFLICT (version) DO NOTHING", migration.version, migration.name);
             assert!(migration.sql.contains(&line), "{}", migration.name);
         }
     }

@@ -18,7 +18,8 @@ pub fn init(log: &Log) {
     let chosen = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let filter = chosen.and(filter_fn(|meta| !capped(meta.target()) || *meta.level() <= LevelFilter::INFO));
     // librdkafka reports through the `log` crate; its debug lines would flood whoever asks for kylo's own.
-    let filter = filter.and(Targets::new().with_default(LevelFilter::TRACE).with_target("librdkafka", LevelFilter::INFO).with_target("sqlx", LevelFilter::INFO));
+    let filter = filter
+        .and(Targets::new().with_default(LevelFilter::TRACE).with_target("librdkafka", LevelFilter::INFO).with_target("sqlx", LevelFilter::INFO));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let started = match log.format {
         LogFormat::Text => tracing_subscriber::registry().with(layer.with_ansi(false).with_filter(filter)).try_init(),

@@ -53,7 +53,8 @@ const ROWS: Metric = counter(
     &["outcome"],
     "Rows of applied batches, by what they said (new, equal, stale, collapsed, corrected, voided, unvoided, rejected) and, if that changed something, where they went (matched, pending)",
 );
-const LAG: Metric = gauge("kylo_consumer_lag", &["topic", "partition"], "Messages that were published and are not yet durable here, per assigned partition");
+const LAG: Metric =
+    gauge("kylo_consumer_lag", &["topic", "partition"], "Messages that were published and are not yet durable here, per assigned partition");
 const STOPPED: Metric = gauge("kylo_stopped_partitions", &[], "Partitions stopped by the poison cap; `kylo dlq resume` lets them go on");
 const POSTS: Metric = counter(
     "kylo_posts_total",
@@ -61,10 +62,12 @@ const POSTS: Metric = counter(
     "Posts of spreadsheets, by outcome: confirmed, nothing_to_do, damaged (by edits between read and write; healed at once), in_doubt, refused, waiting, parked",
 );
 const CALLS: Metric = counter("kylo_sheets_calls_total", &["op", "outcome"], "Calls to the Sheets API, by operation and outcome");
-const BUDGET: Metric = gauge("kylo_sheets_budget_used", &["kind"], "Share of the calls allowed in 60 s that is in use now, 0 to 1, by kind: read, write");
+const BUDGET: Metric =
+    gauge("kylo_sheets_budget_used", &["kind"], "Share of the calls allowed in 60 s that is in use now, 0 to 1, by kind: read, write");
 const LETTERS: Metric = gauge("kylo_dead_letters", &["class"], "Dead letters that wait for a person (new or replaying), by class");
 const HELD: Metric = gauge("kylo_held_messages", &[], "Messages held for companies that cannot be written to now");
-const UNPOSTED: Metric = gauge("kylo_oldest_unposted_seconds", &[], "Age of the oldest change of a posting company that its tabs do not show yet; 0 = none");
+const UNPOSTED: Metric =
+    gauge("kylo_oldest_unposted_seconds", &[], "Age of the oldest change of a posting company that its tabs do not show yet; 0 = none");
 const DOUBT: Metric = gauge("kylo_in_doubt_posts", &[], "Posts whose outcome is not known yet");
 const TROUBLE: Metric = gauge("kylo_company_trouble", &["state"], "Companies that cannot be served now, by state: down, parked");
 const RESTARTS: Metric = counter("kylo_loop_restarts_total", &["loop"], "Times a worker loop was restarted after a panic or an error of ours");

@@ -47,7 +47,10 @@ async fn i2_a_thousand_random_routings_put_no_row_into_another_companys_place() 
         let routing = foreign_routing(&mut random, &places);
         let version = if random.random_bool(0.7) { 1 } else { 2 };
         let field = |name: &str, ours: &str| routing.get(name).is_none_or(|theirs| theirs == ours);
-        let agrees = field("db_schema", &place.schema) && field("spreadsheet_id", &place.spreadsheet) && field("tab_pending", &place.pending) && field("tab_active", &place.active);
+        let agrees = field("db_schema", &place.schema)
+            && field("spreadsheet_id", &place.spreadsheet)
+            && field("tab_pending", &place.pending)
+            && field("tab_active", &place.active);
         message["version"] = version.into();
         message["routing"] = routing;
         let key = if random.random_bool(0.1) { &places.choose(&mut random).unwrap().company } else { &place.company };
@@ -66,11 +69,17 @@ async fn i2_a_thousand_random_routings_put_no_row_into_another_companys_place() 
     assert_eq!(rows, wanted_rows, "exactly the messages that do not disagree with company_config are applied");
     assert_eq!(world.number("711", "SELECT count(*) FROM transactions WHERE company_id <> '711'").await, 0);
     assert_eq!(world.number("713", "SELECT count(*) FROM transactions WHERE company_id <> '713'").await, 0);
-    assert_eq!(world.control_number("SELECT count(*) FROM control.dead_letters WHERE class IN ('routing_mismatch', 'key_mismatch')").await, 1_000 - rows);
+    assert_eq!(
+        world.control_number("SELECT count(*) FROM control.dead_letters WHERE class IN ('routing_mismatch', 'key_mismatch')").await,
+        1_000 - rows
+    );
     world.settled(&ids).await;
     for id in ids {
         let shown = world.pending(id);
-        assert!(shown.iter().all(|row| row.shown("Company_ID") == id && row.shown("Source") == format!("OF {id}")), "I2: a foreign row in a tab of {id}");
+        assert!(
+            shown.iter().all(|row| row.shown("Company_ID") == id && row.shown("Source") == format!("OF {id}")),
+            "I2: a foreign row in a tab of {id}"
+        );
         world.assert_tab_equals_postgres(id).await;
     }
     world.end().await;
@@ -111,14 +120,24 @@ async fn i3_companies_outside_the_canary_list_are_in_shadow_in_every_respect_unt
     world.pending_shows("710", &["COFFEE", "TAXI"]).await;
     world.company_counts("711", "SELECT count(*) FROM pending_txns WHERE status = 'open'", 2).await;
     // Rules by SQL work in shadow; a promotion does not look at the tab.
-    world.execute("711", "INSERT INTO rules_pending (company_id, source, target_sheet, target_header, approved) VALUES ('711', 'TAXI', 'OPEX', 'TRAVEL', TRUE)").await;
+    world
+        .execute(
+            "711",
+            "INSERT INTO rules_pending (company_id, source, target_sheet, target_header, approved) VALUES ('711', 'TAXI', 'OPEX', 'TRAVEL', TRUE)",
+        )
+        .await;
     world.promote("711", "r-1").await;
     world.company_counts("711", "SELECT count(*) FROM pending_txns WHERE status = 'open'", 1).await;
     world.settled(&["710"]).await;
 
     let foreign: Vec<_> = world.calls().into_iter().filter(|call| call.spreadsheet != "sheet-710").map(|call| call.path).collect();
     assert_eq!(foreign, Vec::<String>::new(), "I3: a call for a company outside the canary list");
-    for (table, of) in [("sheet_posts", "company_id = '711'"), ("sheet_tabs", "company_id = '711'"), ("spreadsheets", "spreadsheet_id = 'sheet-711'"), ("sheet_intents", "'711' = ANY(companies)")] {
+    for (table, of) in [
+        ("sheet_posts", "company_id = '711'"),
+        ("sheet_tabs", "company_id = '711'"),
+        ("spreadsheets", "spreadsheet_id = 'sheet-711'"),
+        ("sheet_intents", "'711' = ANY(companies)"),
+    ] {
         assert_eq!(world.control_number(&format!("SELECT count(*) FROM control.{table} WHERE {of}")).await, 0, "I3: {table}");
     }
 
@@ -178,7 +197,10 @@ async fn on_a_clash_in_company_config_the_company_already_bound_goes_on_and_the_
     world.control_counts("SELECT count(*) FROM control.held_messages WHERE company_id = '711'", 1).await;
     let reasons = world.control_texts("SELECT company_id || ' ' || state || ' ' || reason FROM control.company_trouble WHERE work = 'ingest'").await;
     assert_eq!(reasons.len(), 1, "{reasons:?}");
-    assert!(reasons[0].starts_with("711 parked") && reasons[0].contains("is configured for 710 too") && reasons[0].contains("kylo company set"), "{reasons:?}");
+    assert!(
+        reasons[0].starts_with("711 parked") && reasons[0].contains("is configured for 710 too") && reasons[0].contains("kylo company set"),
+        "{reasons:?}"
+    );
     assert!(!world.sources("710").contains(&"OTHER".to_owned()));
 
     world.configure(&Place { pending: "711 Pending".to_owned(), ..clash.clone() }).await;

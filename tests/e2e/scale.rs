@@ -15,7 +15,12 @@ async fn ten_companies_times_three_messages_on_sixteen_partitions_each_arrive_on
     world.start(&Mode::Post);
     // Each message corrects the row of the one before, so the last one must win.
     for n in 1..=3 {
-        let messages: Vec<Value> = TEN.iter().map(|id| batch(id, &format!("b-{n}"), n, &[row("same", &format!("{n}.00"), "CORRECTED"), row(&format!("t{n}"), "1.00", &format!("ROW {n}"))])).collect();
+        let messages: Vec<Value> = TEN
+            .iter()
+            .map(|id| {
+                batch(id, &format!("b-{n}"), n, &[row("same", &format!("{n}.00"), "CORRECTED"), row(&format!("t{n}"), "1.00", &format!("ROW {n}"))])
+            })
+            .collect();
         world.publish_all(&messages).await;
     }
     for company in TEN {
@@ -59,7 +64,14 @@ async fn i6_two_workers_and_rebalances_in_the_middle_apply_everything_once_and_i
     for n in 0..total {
         let messages: Vec<Value> = companies
             .iter()
-            .map(|id| batch(id, &format!("b-{n:02}"), n, &[row("same", &format!("{}.00", n + 1), "RUNNING"), row(&format!("t{n}"), "1.00", &format!("ROW {n}"))]))
+            .map(|id| {
+                batch(
+                    id,
+                    &format!("b-{n:02}"),
+                    n,
+                    &[row("same", &format!("{}.00", n + 1), "RUNNING"), row(&format!("t{n}"), "1.00", &format!("ROW {n}"))],
+                )
+            })
             .collect();
         world.publish_all(&messages).await;
         match n {
@@ -96,7 +108,9 @@ async fn i11_promotes_and_ingests_of_one_company_at_the_same_moment_leave_no_ope
     world.pending_shows("710", &sources).await;
     let mut last = Vec::new();
     for (n, source) in sources.iter().enumerate() {
-        let sql = format!("INSERT INTO rules_pending (company_id, source, target_sheet, target_header, approved) VALUES ('710', '{source}', 'OPEX', 'H{n}', TRUE)");
+        let sql = format!(
+            "INSERT INTO rules_pending (company_id, source, target_sheet, target_header, approved) VALUES ('710', '{source}', 'OPEX', 'H{n}', TRUE)"
+        );
         world.execute("710", &sql).await;
         let message = batch("710", &format!("b-{n}"), i64::try_from(n).unwrap(), &rows(n + 1));
         let request = format!("r-{n}");
@@ -108,10 +122,15 @@ async fn i11_promotes_and_ingests_of_one_company_at_the_same_moment_leave_no_ope
         world.promoted("710", &format!("r-{n}")).await;
     }
     world.assert_decided_once("710").await;
-    assert_eq!(world.number("710", "SELECT count(*) FROM matched_txns WHERE state = 'queued'").await, 42, "six rows of each of six sources and the first six");
+    assert_eq!(
+        world.number("710", "SELECT count(*) FROM matched_txns WHERE state = 'queued'").await,
+        42,
+        "six rows of each of six sources and the first six"
+    );
     world.pending_shows("710", &[]).await;
     world.settled(&["710"]).await;
-    let active: BTreeMap<String, String> = world.active("710").iter().map(|row| (row.shown("Source").to_owned(), row.shown("Target_Header").to_owned())).collect();
+    let active: BTreeMap<String, String> =
+        world.active("710").iter().map(|row| (row.shown("Source").to_owned(), row.shown("Target_Header").to_owned())).collect();
     assert_eq!(active.len(), sources.len());
     assert_eq!(active["FUEL"], "H4");
     world.end().await;

@@ -94,7 +94,10 @@ impl World {
     pub fn type_in(&self, company: &str, source: &str, header: &str, text: &str) {
         let place = self.place(company);
         let row = self.pending_row(company, source).unwrap();
-        self.edit(company, &[Edit::SetCell { tab: Tab::from(place.pending.as_str()), cell: self.cell(company, row.at, header), typed: text.to_owned() }]);
+        self.edit(
+            company,
+            &[Edit::SetCell { tab: Tab::from(place.pending.as_str()), cell: self.cell(company, row.at, header), typed: text.to_owned() }],
+        );
     }
 
     /// Fills in the target and ticks Approved.

@@ -7,7 +7,8 @@ use super::world::{Mode, World, batch, row};
 /// The three sample transactions, as the webhook's workflow publishes them: one message per company.
 async fn publish_samples(world: &World) {
     let rows_710 = [row("t1", "-12.34", "STARBUCKS"), row("t2", "-8.00", "UBER TRIP")];
-    let at = [world.publish(&batch("710", "b-1", 0, &rows_710)).await, world.publish(&batch("711", "b-1", 0, &[row("t3", "-99.95", "AWS EMEA")])).await];
+    let at =
+        [world.publish(&batch("710", "b-1", 0, &rows_710)).await, world.publish(&batch("711", "b-1", 0, &[row("t3", "-99.95", "AWS EMEA")])).await];
     world.consumed(&at).await;
 }
 

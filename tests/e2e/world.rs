@@ -325,7 +325,11 @@ impl World {
         }
         self.eventually(&format!("offsets {ends:?} committed"), async || {
             let committed = super::offsets::committed(&self.group_txns(), &self.topic_txns(), ends.keys().copied().collect()).await;
-            if ends.iter().all(|(partition, end)| committed.get(partition).is_some_and(|at| at >= end)) { Ok(()) } else { Err(format!("{committed:?}")) }
+            if ends.iter().all(|(partition, end)| committed.get(partition).is_some_and(|at| at >= end)) {
+                Ok(())
+            } else {
+                Err(format!("{committed:?}"))
+            }
         })
         .await;
     }

@@ -62,7 +62,10 @@ impl Grid {
 
     /// The row whose Source is this.
     pub fn row_of(&self, source: &str) -> usize {
-        self.filled().into_iter().find(|row| self.text(*row, "Source") == source).unwrap_or_else(|| panic!("no row {source}: {:?}", self.texts("Source")))
+        self.filled()
+            .into_iter()
+            .find(|row| self.text(*row, "Source") == source)
+            .unwrap_or_else(|| panic!("no row {source}: {:?}", self.texts("Source")))
     }
 
     pub fn set(&mut self, row: usize, header: &str, value: Value) {
@@ -159,7 +162,9 @@ impl Book {
                 let columns = grid.columns;
                 grid.rows.iter_mut().for_each(|row| row.resize(columns, Value::Empty));
             }
-            Request::InsertRows { sheet_id, start, count, inherit_from_before } => self.by_id(*sheet_id)?.insert(*start as usize, *count as usize, *inherit_from_before)?,
+            Request::InsertRows { sheet_id, start, count, inherit_from_before } => {
+                self.by_id(*sheet_id)?.insert(*start as usize, *count as usize, *inherit_from_before)?;
+            }
             Request::DeleteRows { sheet_id, start, count } => self.by_id(*sheet_id)?.delete(*start as usize, *count as usize)?,
             Request::WriteCells { sheet_id, row, column, cells } => self.by_id(*sheet_id)?.write(*row as usize, *column as usize, cells)?,
             Request::StyleHeader { sheet_id, .. }
@@ -200,7 +205,9 @@ impl Grid {
                 let Some(target) = target.get_mut(at) else { return Err(format!("Attempting to write column: {at}")) };
                 *target = match cell {
                     CellWrite::Empty => Value::Empty,
-                    CellWrite::Text(text) if text.encode_utf16().count() > 50_000 => return Err("more than the maximum of 50000 characters".to_owned()),
+                    CellWrite::Text(text) if text.encode_utf16().count() > 50_000 => {
+                        return Err("more than the maximum of 50000 characters".to_owned());
+                    }
                     CellWrite::Text(text) => Value::Text(text.clone()),
                     CellWrite::Money(number) => Value::Number(*number),
                     CellWrite::Checkbox(state) => Value::Bool(*state),

@@ -50,8 +50,16 @@ async fn assert_finished(world: &World, point: CrashPoint) {
     assert_eq!(world.text("SELECT string_agg(target_sheet, ' ') FROM app_710.rules_pending").await, "LEFT", "{point:?}: kept once");
     let landed = "SELECT count(*) FROM control.sheet_intents, jsonb_array_elements(tabs) t WHERE state = 'confirmed' AND (t->>'row_count')::int > 0";
     assert_eq!(world.count("SELECT count(*) FROM control.sheet_posts").await, world.count(landed).await, "{point:?}");
-    assert_eq!(world.count("SELECT sum(row_count)::bigint FROM control.sheet_posts").await, 3 + 3, "{point:?}: three rows, then one changed, one removed, one appended");
-    assert_eq!(world.count("SELECT count(*) FROM control.outbox_events").await, world.count("SELECT count(*) FROM control.sheet_posts").await, "{point:?}");
+    assert_eq!(
+        world.count("SELECT sum(row_count)::bigint FROM control.sheet_posts").await,
+        3 + 3,
+        "{point:?}: three rows, then one changed, one removed, one appended"
+    );
+    assert_eq!(
+        world.count("SELECT count(*) FROM control.outbox_events").await,
+        world.count("SELECT count(*) FROM control.sheet_posts").await,
+        "{point:?}"
+    );
 }
 
 #[tokio::test]

@@ -43,7 +43,11 @@ async fn assert_exactly_once(google: &Google, what: &str) {
     world.assert_equal("710").await;
     let landed = "SELECT count(*) FROM control.sheet_intents, jsonb_array_elements(tabs) t WHERE state = 'confirmed' AND (t->>'row_count')::int > 0";
     assert_eq!(world.count("SELECT count(*) FROM control.sheet_posts").await, world.count(landed).await, "{what}");
-    assert_eq!(world.pending("710").texts("Source").len() as i64, world.count("SELECT count(*) FROM app_710.pending_txns WHERE status = 'open'").await, "{what}");
+    assert_eq!(
+        world.pending("710").texts("Source").len() as i64,
+        world.count("SELECT count(*) FROM app_710.pending_txns WHERE status = 'open'").await,
+        "{what}"
+    );
 }
 
 #[tokio::test]
@@ -129,7 +133,10 @@ async fn edits_between_read_and_write_are_healed() {
         vec![Edit::InsertRows { tab: pending(), at: 2, count: 3 }],
         vec![Edit::DeleteRows { tab: pending(), at: 2, count: 1 }],
         vec![Edit::CopyRow { tab: pending(), at: 2, to: 3 }],
-        vec![Edit::RenameTab { tab: pending(), to: "710 pending!".to_owned() }, Edit::RenameTab { tab: Tab::Title("710 pending!".to_owned()), to: "710 Pending".to_owned() }],
+        vec![
+            Edit::RenameTab { tab: pending(), to: "710 pending!".to_owned() },
+            Edit::RenameTab { tab: Tab::Title("710 pending!".to_owned()), to: "710 Pending".to_owned() },
+        ],
         vec![Edit::InsertColumns { tab: pending(), at: 2, count: 1 }],
     ];
     for (n, edits) in edits.into_iter().enumerate() {

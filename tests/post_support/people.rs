@@ -167,7 +167,10 @@ async fn a_row_deleted_while_open_comes_back_with_the_cells_last_read_and_approv
     world.settle().await;
     let tab = world.pending("710");
     let row = tab.row_of("WALMART");
-    assert_eq!((tab.text(row, "Target_Sheet"), tab.text(row, "Target_Header"), tab.text(row, "Approved")), ("OPEX".into(), "FOOD".into(), "FALSE".into()));
+    assert_eq!(
+        (tab.text(row, "Target_Sheet"), tab.text(row, "Target_Header"), tab.text(row, "Approved")),
+        ("OPEX".into(), "FOOD".into(), "FALSE".into())
+    );
     assert!(tab.text(row, "Status").starts_with("changed:"));
     world.assert_equal("710").await;
 }
@@ -386,6 +389,35 @@ async fn rows_sorted_between_our_read_and_our_write_cost_nothing_that_was_typed(
     let world = edited_between(|book| book.grid_mut("710 Pending").sort("Source", 0)).await;
     world.post().await;
     assert_healed(&world).await;
+}
+
+#[tokio::test]
+async fn a_tick_that_is_lost_because_rows_moved_under_our_write_is_answered() {
+    for delete in [true, false] {
+        let world = world_of_three().await;
+        world.edit("710", |tab| {
+            tab.approve("WALMART", "OPEX", "FOOD");
+            tab.approve("UBER", "OPEX", "TRAVEL");
+            let row = tab.row_of("WALMART");
+            tab.set(row, "Amount", Value::Number(77.0));
+        });
+        if delete {
+            world.resolve("710", "STARBUCKS").await;
+        } else {
+            world.add("710", "t4", "AMAZON", 5).await;
+        }
+        // What is meant for WALMART in row 2 falls on UBER; so does the removal of row 1 in the other case.
+        world.service.fault(Fault::PeopleFirst(Box::new(|book| {
+            let tab = book.grid_mut("710 Pending");
+            tab.delete(1, 1).unwrap();
+        })));
+        world.assert_equal("710").await;
+        let tab = world.pending("710");
+        let row = tab.row_of("UBER");
+        assert_eq!((tab.text(row, "Approved"), tab.text(row, "Target_Header")), ("FALSE".into(), "TRAVEL".into()));
+        assert!(tab.text(row, "Status").starts_with("changed:"), "{delete}: {}", tab.text(row, "Status"));
+        assert_eq!(tab.text(tab.row_of("WALMART"), "Target_Header"), "FOOD");
+    }
 }
 
 #[tokio::test]

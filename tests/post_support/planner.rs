@@ -121,7 +121,7 @@ impl Bench {
 
     fn open_row(&mut self) {
         self.seq += 1;
-        let uid = TxnUid(Uuid::from_u128(self.seq as u128));
+        let uid = TxnUid(Uuid::from_u128(u128::from(self.seq.unsigned_abs())));
         let row = OpenRow {
             uid,
             occurred_on: NaiveDate::from_ymd_opt(2025, 8, 26).unwrap(),
@@ -212,7 +212,8 @@ impl Bench {
         let tab = self.book.has(TAB).then(|| self.book.grid(TAB).observe());
         let found = tab.as_ref().map_or(Found::Missing { sheet_id: 9 }, Found::There);
         let open: Vec<OpenRow> = self.open.values().cloned().collect();
-        let input = PendingInput { company: "710", title: TAB, tab: found, open: &open, gone: &self.gone, typed: &self.typed, posted_seq: self.posted_seq };
+        let input =
+            PendingInput { company: "710", title: TAB, tab: found, open: &open, gone: &self.gone, typed: &self.typed, posted_seq: self.posted_seq };
         plan_pending(&input, &mut Budget::new(budget)).unwrap()
     }
 

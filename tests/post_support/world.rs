@@ -77,7 +77,11 @@ impl World {
             .execute(&mut *connection)
             .await
             .unwrap();
-        sqlx::query(AssertSqlSafe(format!("INSERT INTO {schema}.company_state (company_id) VALUES ($1)"))).bind(company).execute(&mut *connection).await.unwrap();
+        sqlx::query(AssertSqlSafe(format!("INSERT INTO {schema}.company_state (company_id) VALUES ($1)")))
+            .bind(company)
+            .execute(&mut *connection)
+            .await
+            .unwrap();
     }
 
     pub fn options(&self) -> PosterOptions {
@@ -233,11 +237,12 @@ impl World {
     /// What every test ends with: each open row stands on the tab exactly once and shows what Postgres has; nothing is due or in doubt.
     pub async fn assert_equal(&self, company: &str) {
         self.settle().await;
-        let open: Vec<(Uuid, String, i64)> =
-            sqlx::query_as(AssertSqlSafe(format!("SELECT txn_uid, description, amount_cents FROM app_{company}.pending_txns WHERE status = 'open' ORDER BY 1")))
-                .fetch_all(&self.pool)
-                .await
-                .unwrap();
+        let open: Vec<(Uuid, String, i64)> = sqlx::query_as(AssertSqlSafe(format!(
+            "SELECT txn_uid, description, amount_cents FROM app_{company}.pending_txns WHERE status = 'open' ORDER BY 1"
+        )))
+        .fetch_all(&self.pool)
+        .await
+        .unwrap();
         let tab = self.pending(company);
         let mut shown: Vec<(Uuid, String, i64)> = tab
             .filled()

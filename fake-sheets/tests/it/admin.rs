@@ -49,6 +49,10 @@ async fn a_wrong_edit_or_fault_is_named_and_a_foreign_page_is_refused() {
     let edit = json!({"edits": [{"edit": "setCel", "tab": "Data"}]}).to_string();
     let answer = exchange(world.sheets.addr(), "POST", &format!("/_fake/spreadsheets/{BOOK}/edits"), &[], edit.as_bytes()).await.unwrap();
     assert!(answer.status == 400 && answer.message().contains("setCel"), "{}", answer.text());
+    let fault = json!({"on": "batchUpdate", "fault": "dropBefore", "tmes": 3}).to_string();
+    let answer = exchange(world.sheets.addr(), "POST", "/_fake/faults", &[], fault.as_bytes()).await.unwrap();
+    assert!(answer.status == 400 && answer.message().contains("tmes"), "{}", answer.text());
+    assert!(world.model().faults().is_empty());
     let foreign = [("origin", "http://evil.example")];
     assert_eq!(exchange(world.sheets.addr(), "GET", "/_fake/spreadsheets", &foreign, b"").await.unwrap().status, 403);
 }

@@ -30,7 +30,10 @@ pub async fn bind(address: SocketAddr, explicit: bool) -> Result<(TcpListener, O
     for port in (1..=PORTS_TRIED).filter_map(|step| address.port().checked_add(step)) {
         let next = SocketAddr::new(address.ip(), port);
         if let Ok(listener) = TcpListener::bind(next).await {
-            return Ok((listener, Some(format!("port {} is taken, so health and metrics are served on {next}; set KYLO_HTTP_ADDR to choose", address.port()))));
+            return Ok((
+                listener,
+                Some(format!("port {} is taken, so health and metrics are served on {next}; set KYLO_HTTP_ADDR to choose", address.port())),
+            ));
         }
     }
     Err(BindError { address, source: first })

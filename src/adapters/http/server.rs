@@ -162,7 +162,10 @@ mod tests {
     async fn ready_is_200_when_idle_200_degraded_for_a_company_and_503_without_the_database() {
         let (url, board) = started(None, BTreeMap::new()).await;
         board.set("control_database", Check::ok("answers"));
-        assert_eq!(get(&url, "/health/ready").await, (200, json!({"status": "ok", "checks": {"control_database": {"status": "ok", "detail": "answers"}}})));
+        assert_eq!(
+            get(&url, "/health/ready").await,
+            (200, json!({"status": "ok", "checks": {"control_database": {"status": "ok", "detail": "answers"}}}))
+        );
         board.set("companies", Check::degraded("710 is parked"));
         let (code, body) = get(&url, "/health/ready").await;
         assert_eq!((code, &body["status"]), (200, &json!("degraded")));

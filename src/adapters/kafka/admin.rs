@@ -42,11 +42,17 @@ impl TopicSpec {
 pub enum TopicState {
     Created,
     /// As it must be, or with more partitions: then `partitions` says how many.
-    Ok { partitions: i32 },
+    Ok {
+        partitions: i32,
+    },
     Missing,
     /// Each difference, with what to do.
-    Drift { differences: Vec<String> },
-    Failed { reason: String },
+    Drift {
+        differences: Vec<String>,
+    },
+    Failed {
+        reason: String,
+    },
 }
 
 /// One topic's result.
@@ -155,10 +161,8 @@ async fn retention_ms(admin: &AdminClient<Context>, topic: &str) -> Result<Optio
 pub async fn partitions(settings: &KafkaSettings) -> Result<BTreeMap<String, i32>, AdminError> {
     let board = Arc::new(Board::default());
     let context = Context::new(Arc::clone(&board));
-    let client: BaseConsumer<WithoutGroup> = settings
-        .plain()
-        .create_with_context(WithoutGroup(context))
-        .map_err(|error| ClientError { role: "client", reason: error.to_string() })?;
+    let client: BaseConsumer<WithoutGroup> =
+        settings.plain().create_with_context(WithoutGroup(context)).map_err(|error| ClientError { role: "client", reason: error.to_string() })?;
     let client = Arc::new(client);
     let asking = Arc::clone(&client);
     let mut asked = tokio::task::spawn_blocking(move || {

@@ -115,10 +115,7 @@ impl KafkaSettings {
             }
         }
         if let Some(sasl) = self.sasl.as_ref().filter(|_| self.security_protocol.starts_with("SASL")) {
-            config
-                .set("sasl.mechanism", &sasl.mechanism)
-                .set("sasl.username", &sasl.username)
-                .set("sasl.password", sasl.password.expose_secret());
+            config.set("sasl.mechanism", &sasl.mechanism).set("sasl.username", &sasl.username).set("sasl.password", sasl.password.expose_secret());
         }
         config
     }

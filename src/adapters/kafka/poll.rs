@@ -210,13 +210,7 @@ pub(super) fn run(consumer: Arc<BaseConsumer<Rebalances>>, shared: &Shared, even
 }
 
 /// One poll. `Some(true)`: a message came. `None`: the client is beyond repair.
-fn poll_once(
-    consumer: &BaseConsumer<Rebalances>,
-    shared: &Shared,
-    waiting: &mut Vec<Record>,
-    bytes: &mut usize,
-    timeout: Duration,
-) -> Option<bool> {
+fn poll_once(consumer: &BaseConsumer<Rebalances>, shared: &Shared, waiting: &mut Vec<Record>, bytes: &mut usize, timeout: Duration) -> Option<bool> {
     let polled = consumer.poll(Timeout::After(timeout));
     shared.polled_ms.store(shared.now_ms(), Ordering::Relaxed);
     let more = match polled {

@@ -120,7 +120,9 @@ fn classify(code: Option<RDKafkaErrorCode>, text: &str) -> Option<(&'static str,
         Code::TopicAuthorizationFailed => ("topic_not_allowed", "give the user Read and Describe (or Write) on the topic", Ends::WhenWorking),
         Code::GroupAuthorizationFailed => ("group_not_allowed", "give the user Read on the consumer group", Ends::WhenWorking),
         Code::ClusterAuthorizationFailed => ("cluster_not_allowed", "give the user Write on the topic, or IdempotentWrite", Ends::WhenWorking),
-        Code::BadMessage => ("message_too_large", "a message is larger than a client takes at once: look at the topic's max.message.bytes", Ends::WhenWorking),
+        Code::BadMessage => {
+            ("message_too_large", "a message is larger than a client takes at once: look at the topic's max.message.bytes", Ends::WhenWorking)
+        }
         Code::NotImplemented | Code::BadCompression => ("compression", "a batch is compressed in a way this build cannot read", Ends::WhenWorking),
         Code::Fenced | Code::FencedInstanceId | Code::UnreleasedInstanceId | Code::Fatal => ("fenced", "the client is made anew", Ends::WhenWorking),
         _ => return None,

@@ -14,10 +14,14 @@ impl Report {
         self.print_companies()?;
         let lag: Vec<_> = self.lag.iter().map(|l| [l.group.clone(), l.topic.clone(), l.partition.to_string(), l.behind.to_string()]).collect();
         section(["GROUP", "TOPIC", "PARTITION", "BEHIND"], &lag)?;
-        let troubles: Vec<_> =
-            self.troubles.iter().map(|t| [t.subject.clone(), t.work.clone(), t.state.clone(), at(Some(t.since)), at(t.retry_at), t.reason.clone()]).collect();
+        let troubles: Vec<_> = self
+            .troubles
+            .iter()
+            .map(|t| [t.subject.clone(), t.work.clone(), t.state.clone(), at(Some(t.since)), at(t.retry_at), t.reason.clone()])
+            .collect();
         section(["WHO", "WORK", "STATE", "SINCE", "RETRY AT", "WHY"], &troubles)?;
-        let doubts: Vec<_> = self.in_doubt_posts.iter().map(|d| [d.spreadsheet_id.clone(), d.state.clone(), d.companies.join(", "), at(d.sent_at)]).collect();
+        let doubts: Vec<_> =
+            self.in_doubt_posts.iter().map(|d| [d.spreadsheet_id.clone(), d.state.clone(), d.companies.join(", "), at(d.sent_at)]).collect();
         section(["SPREADSHEET", "POST", "COMPANIES", "SENT AT"], &doubts)?;
         let stopped: Vec<_> = self
             .stopped_partitions
@@ -30,28 +34,43 @@ impl Report {
     }
 
     fn print_workers(&self) -> std::io::Result<()> {
-        let rows: Vec<_> = self.workers.iter().map(|w| {
-            let mode = if w.canary.is_empty() { w.mode.clone() } else { format!("{} ({})", w.mode, w.canary.join(", ")) };
-            [w.command.clone(), format!("{}/{}", w.host, w.pid), w.version.clone(), mode, w.partitions.to_string(), format!("{} s ago", w.heartbeat_seconds_ago)]
-        }).collect();
+        let rows: Vec<_> = self
+            .workers
+            .iter()
+            .map(|w| {
+                let mode = if w.canary.is_empty() { w.mode.clone() } else { format!("{} ({})", w.mode, w.canary.join(", ")) };
+                [
+                    w.command.clone(),
+                    format!("{}/{}", w.host, w.pid),
+                    w.version.clone(),
+                    mode,
+                    w.partitions.to_string(),
+                    format!("{} s ago", w.heartbeat_seconds_ago),
+                ]
+            })
+            .collect();
         output::table(["WORKER", "PROCESS", "VERSION", "MODE", "PARTITIONS", "HEARD"], &rows)
     }
 
     fn print_companies(&self) -> std::io::Result<()> {
         let count = |value: Option<i64>| value.map_or_else(|| "?".to_owned(), |value| value.to_string());
-        let rows: Vec<_> = self.companies.iter().map(|c| {
-            let unposted = c.oldest_unposted_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds} s"));
-            [
-                c.company_id.clone(),
-                count(c.open_pending),
-                count(c.active_rules),
-                unposted,
-                at(c.last_post_at),
-                c.held_messages.to_string(),
-                c.dead_letters.to_string(),
-                c.problem.clone().unwrap_or_else(|| "ok".to_owned()),
-            ]
-        }).collect();
+        let rows: Vec<_> = self
+            .companies
+            .iter()
+            .map(|c| {
+                let unposted = c.oldest_unposted_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds} s"));
+                [
+                    c.company_id.clone(),
+                    count(c.open_pending),
+                    count(c.active_rules),
+                    unposted,
+                    at(c.last_post_at),
+                    c.held_messages.to_string(),
+                    c.dead_letters.to_string(),
+                    c.problem.clone().unwrap_or_else(|| "ok".to_owned()),
+                ]
+            })
+            .collect();
         output::line("")?;
         output::table(["COMPANY", "PENDING", "RULES", "OLDEST UNPOSTED", "LAST POST", "HELD", "DEAD", "STATE"], &rows)
     }

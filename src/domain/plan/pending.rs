@@ -273,9 +273,9 @@ fn judge(top: &PendingRow, open: &OpenRow, input: &PendingInput<'_>, is_duplicat
     Judged { answer: standing(open, &after), typed: after }
 }
 
-/// The stored answer, unless a person has reacted to it since. Two kinds are seen on the tab itself and never outlive what they speak of.
+/// The stored answer, unless a person has reacted to it since. A duplicate is seen on the tab itself: its answer never outlives it.
 fn standing(open: &OpenRow, typed: &Typed) -> String {
-    let is_seen = open.answer.starts_with("duplicate:") || open.answer.starts_with("invalid:");
+    let is_seen = open.answer.starts_with("duplicate:");
     let holds = open.answer_input.as_ref().is_none_or(|input| *input == typed.fingerprint());
     if holds && !is_seen { open.answer.clone() } else { String::new() }
 }

@@ -222,20 +222,20 @@ impl<T: Topic> Engine<T> {
                     }
                 }
             }
-            SourceEvent::Assigned(partitions) => self.assigned(partitions),
+            SourceEvent::Assigned(partitions) => self.assigned(&partitions),
             SourceEvent::Revoking { partitions, lost, ack } => self.revoking(partitions, lost, ack),
         }
     }
 
-    fn assigned(&mut self, partitions: Vec<i32>) {
+    fn assigned(&mut self, partitions: &[i32]) {
         tracing::info!(topic = %self.settings.topic, ?partitions, "partitions assigned");
-        for partition in &partitions {
+        for partition in partitions {
             self.offsets.assign(*partition);
             self.partitions.assign(*partition);
             self.preparing.insert(*partition);
         }
         if self.paused || self.stopping {
-            self.source.pause(&partitions);
+            self.source.pause(partitions);
         }
         self.report_at = Instant::now();
     }

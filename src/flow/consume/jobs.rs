@@ -15,9 +15,9 @@ use crate::flow::lanes::{Call, Entry, Holding, LaneKey};
 use crate::flow::offsets::Ticket;
 use crate::flow::routing::Routing;
 use crate::flow::work::NewLetter;
+use crate::store::control::dead_letters;
 use crate::store::control::held::{self, Join};
 use crate::store::control::poison::{self, Count};
-use crate::store::control::dead_letters;
 use crate::store::error::describe;
 
 /// Why a job failed: the control database, in words.

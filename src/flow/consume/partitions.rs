@@ -15,7 +15,9 @@ pub enum Phase {
     Preparing,
     Open,
     /// The poison cap was reached. `saved`: Postgres knows, so an operator's answer can be read back.
-    Stopped { saved: bool },
+    Stopped {
+        saved: bool,
+    },
 }
 
 /// One assigned partition.

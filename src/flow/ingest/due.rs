@@ -5,9 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sqlx::PgPool;
 
-/// The channel that posters listen on, in the control database; the payload is a company id.
-pub const CHANNEL: &str = "kylo_due";
-
 /// Rings for companies without making anybody wait: at most one call is under way, what comes meanwhile is merged into the next.
 #[derive(Clone, Debug)]
 pub struct DueBell {
@@ -46,11 +43,11 @@ impl DueBell {
                 }
                 std::mem::take(&mut waiting.companies).into_iter().collect()
             };
-            let rung = sqlx::query!("SELECT pg_notify($1, k.company_id) FROM UNNEST($2::text[]) AS k (company_id)", CHANNEL, &companies)
-                .fetch_all(&self.control)
-                .await;
-            if let Err(error) = rung {
-                tracing::debug!(error = crate::store::error::describe(&error), "could not signal that tabs are due; posters will see it by themselves");
+            if let Err(error) = crate::store::control::due::signal(&self.control, &companies).await {
+                tracing::debug!(
+                    error = crate::store::error::describe(&error),
+                    "could not signal that tabs are due; posters will see it by themselves"
+                );
             }
         }
     }

@@ -204,11 +204,8 @@ impl<'a> Fold<'a> {
         if self.ledger.contains_key(&(at, piece.signature)) {
             self.deliver_again(at, piece);
         }
-        let entry = self.ledger.entry((at, piece.signature)).or_insert_with(|| Entry {
-            write: LedgerWrite { seq, ..ledger_write(piece) },
-
-            dirty: true,
-        });
+        let entry =
+            self.ledger.entry((at, piece.signature)).or_insert_with(|| Entry { write: LedgerWrite { seq, ..ledger_write(piece) }, dirty: true });
         if as_of >= entry.write.as_of {
             entry.write.as_of = as_of;
             entry.write.seq = seq;

@@ -63,7 +63,7 @@ impl Ingest {
         let stored = load(&mut tx, &Fold::new(&companies, all, &known.ledger), all).await?;
         let mut rejected = Vec::new();
         // Halves still to be tried, the first on top: at most about two per halving.
-        let mut halves = vec![0..piece.rows.len()];
+        let mut halves: Vec<_> = std::iter::once(0..piece.rows.len()).collect();
         while let Some(half) = halves.pop() {
             let part = [piece.part(half.clone())];
             let mut fold = Fold::new(&companies, &part, &known.ledger);
@@ -128,7 +128,7 @@ async fn try_out(tx: &mut PgTransaction<'static>, writes: &Writes<'_>) -> Result
     let mut tried = write(&mut savepoint, writes).await;
     if tried.is_ok() {
         // What a deferred constraint would say at COMMIT, it says now.
-        tried = sqlx::query("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *savepoint).await.map(|_| ());
+        tried = crate::store::company::check_deferred(&mut savepoint).await;
     }
     savepoint.rollback().await?;
     tried

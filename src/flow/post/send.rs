@@ -15,12 +15,14 @@ use crate::domain::fence::{self, Epoch, Frame, Mark, Verdict};
 use crate::domain::ids::TxnUid;
 use crate::domain::plan::{self, Answer, Budget, Found};
 use crate::domain::sheet::{Applied, Batch, EchoRange};
-use crate::domain::tab::Role;
+use crate::domain::tab::{Approved, Role};
 use crate::faults::CrashPoint;
 use crate::ports::CallError;
+use crate::store::company::projection;
 use crate::store::control::intents::{self, IntentTab, NewIntent, OpenIntent, TypedByCompany};
 use crate::store::control::posts::{self, Landed};
 use crate::store::control::{spreadsheets, tabs};
+use crate::store::error::describe;
 
 /// A batch on its way.
 struct Post {
@@ -138,6 +140,9 @@ impl Session<'_> {
         for plan in &plans {
             for tab in plan.tabs.iter().filter(|tab| !tab.plan.is_empty()) {
                 let healthy = verify(plan, &tab.plan, applied, &mut typed);
+                if !healthy {
+                    self.answer_lost_ticks(plan, &tab.plan, &typed).await;
+                }
                 if !healthy && tab.plan.complete {
                     damaged.push(tab.plan.sheet_id);
                 }
@@ -168,6 +173,40 @@ impl Session<'_> {
             warn!(spreadsheet = %self.spreadsheet, intent = %post.intent_id, "people edited between read and write: posting again at once");
         }
         self.finish(&plans, &damaged).await
+    }
+
+    /// A tick that was read, and that the answer does not show any more although this post did not take it back on purpose: rows had moved, and
+    /// it went with a row that was removed or fell to an Approved FALSE meant for another. Its row says so.
+    async fn answer_lost_ticks(&self, company: &CompanyPlan, sent: &plan::TabPlan, typed: &TypedByCompany) {
+        let shown = typed.get(company.route.company.as_str());
+        let answers: Vec<Answer> = sent
+            .typed
+            .iter()
+            .filter(|(_, read)| read.approved == Approved::Yes)
+            .filter_map(|(uid, _)| {
+                let now = shown.and_then(|shown| shown.get(uid)).cloned().unwrap_or_default();
+                let row = company.wanted.open.iter().find(|row| row.uid == *uid && now.approved != Approved::Yes)?;
+                let given = sent.answers.iter().find(|answer| answer.uid == *uid);
+                Some(Answer {
+                    uid: *uid,
+                    before: given.map_or_else(|| row.answer.clone(), |answer| answer.answer.clone()),
+                    answer: "changed: rows were moved while this tab was posted and the tick was lost; check the row and tick Approved again"
+                        .to_owned(),
+                    answer_input: Some(now.fingerprint()),
+                })
+            })
+            .collect();
+        if answers.is_empty() {
+            return;
+        }
+        let stored = async {
+            let mut tx = self.options.pools.begin(&company.route.dsn, &company.route.schema).await?;
+            projection::store(&mut tx, company.route.company.as_str(), &answers, &[]).await?;
+            tx.commit().await
+        };
+        if let Err(error) = stored.await {
+            warn!(company = %company.route.company, reason = describe(&error), "lost ticks could not be answered");
+        }
     }
 
     /// 400: this attempt applied nothing, but an attempt below us may have. The fence entry says.

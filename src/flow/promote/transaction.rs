@@ -15,8 +15,8 @@ use crate::domain::text::normalise;
 use crate::flow::work::PromoteWork;
 use crate::store::company::books::{self, Books, EventWrite, StateWrite};
 use crate::store::company::promotion::{self, RequestWrite, SheetRule, SqlVerdict};
-use crate::store::company::state::{self, StateRow};
 use crate::store::company::rules;
+use crate::store::company::state::{self, StateRow};
 
 /// What a promotion came to.
 #[derive(Debug)]
@@ -175,7 +175,14 @@ impl Step<'_, '_> {
         if left.is_empty() { Ok(()) } else { promotion::keep_left(self.conn, self.company, &left).await }
     }
 
-    async fn close(&mut self, state: &StateRow, rules: &RuleSet, version: Option<i32>, pending_changed: bool, json: &Value) -> Result<(), sqlx::Error> {
+    async fn close(
+        &mut self,
+        state: &StateRow,
+        rules: &RuleSet,
+        version: Option<i32>,
+        pending_changed: bool,
+        json: &Value,
+    ) -> Result<(), sqlx::Error> {
         let (company_id, seq) = (self.company, self.seq);
         let mut books = Books::default();
         if let Some(version) = version {

@@ -147,7 +147,11 @@ impl<'a> Verdicts<'a> {
 }
 
 fn missing(target_sheet: &str, target_header: &str) -> Option<Vec<&'static str>> {
-    let missing: Vec<_> = [(target_sheet, "Target_Sheet"), (target_header, "Target_Header")].into_iter().filter(|(text, _)| text.is_empty()).map(|(_, name)| name).collect();
+    let missing: Vec<_> = [(target_sheet, "Target_Sheet"), (target_header, "Target_Header")]
+        .into_iter()
+        .filter(|(text, _)| text.is_empty())
+        .map(|(_, name)| name)
+        .collect();
     (!missing.is_empty()).then_some(missing)
 }
 

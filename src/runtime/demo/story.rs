@@ -36,7 +36,11 @@ pub async fn play(parts: &Parts, out: Out<'_>, keep: bool) -> Result<()> {
     promote(parts, out, &running).await?;
     writeln!(out, "\nAll six steps did what the runbook says.")?;
     if keep {
-        writeln!(out, "\nThe spreadsheet is at {} - edit it like a person would; the workers keep it in step. Ctrl-C ends the demo.", parts.sheets.url())?;
+        writeln!(
+            out,
+            "\nThe spreadsheet is at {} - edit it like a person would; the workers keep it in step. Ctrl-C ends the demo.",
+            parts.sheets.url()
+        )?;
         out.flush()?;
         std::future::pending::<()>().await;
     }
@@ -69,7 +73,11 @@ async fn posting(parts: &Parts, out: Out<'_>, running: &Running) -> Result<()> {
     show_tabs(parts, out, &["710 Pending", "711 Pending"])?;
     show::line(out, "control.sheet_posts:")?;
     show::table(out, &["company", "tab", "rows", "signature"], &posts)?;
-    ensure!(first == 2 && second == 1 && posts.len() == 2, "expected 2 and 1 rows and 2 posts, saw {first} and {second} rows and {} posts", posts.len());
+    ensure!(
+        first == 2 && second == 1 && posts.len() == 2,
+        "expected 2 and 1 rows and 2 posts, saw {first} and {second} rows and {} posts",
+        posts.len()
+    );
     Ok(())
 }
 

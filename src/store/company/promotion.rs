@@ -235,9 +235,7 @@ pub struct SheetRule<'a> {
 /// # Errors
 /// The database's.
 pub async fn take_from_tab(conn: &mut PgConnection, company: &str, rows: &[SheetRule<'_>]) -> Result<(), sqlx::Error> {
-    sqlx::query!("DELETE FROM rules_pending WHERE company_id = $1 AND origin = 'sheet' AND promoted_in IS NULL", company)
-        .execute(&mut *conn)
-        .await?;
+    sqlx::query!("DELETE FROM rules_pending WHERE company_id = $1 AND origin = 'sheet' AND promoted_in IS NULL", company).execute(&mut *conn).await?;
     if rows.is_empty() {
         return Ok(());
     }

@@ -33,7 +33,8 @@ pub async fn active(conn: &mut PgConnection, companies: &[&str]) -> Result<Vec<(
     .fetch_all(conn)
     .await?;
     let rule = |row| {
-        let Row { company_id, rule_id, source, source_norm, target_sheet, target_header, match_notes, ruleset_version, effective_at, created_at } = row;
+        let Row { company_id, rule_id, source, source_norm, target_sheet, target_header, match_notes, ruleset_version, effective_at, created_at } =
+            row;
         (company_id, Rule { rule_id, source, source_norm, target_sheet, target_header, match_notes, ruleset_version, effective_at, created_at })
     };
     Ok(rows.into_iter().map(rule).collect())

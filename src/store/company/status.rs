@@ -22,7 +22,12 @@ pub struct Figures {
 ///
 /// # Errors
 /// The company database's.
-pub async fn figures(tx: &mut PgTransaction<'_>, company: &str, pending_posted: Option<i64>, active_posted: Option<i64>) -> Result<Figures, sqlx::Error> {
+pub async fn figures(
+    tx: &mut PgTransaction<'_>,
+    company: &str,
+    pending_posted: Option<i64>,
+    active_posted: Option<i64>,
+) -> Result<Figures, sqlx::Error> {
     // Without a change in the rows themselves (an answer, a cleared status) the state row's own time is the best that is known.
     let found = sqlx::query_as!(
         Figures,

@@ -26,6 +26,14 @@ pub async fn load_in(connection: &mut PgConnection) -> Result<Vec<CompanyRow>, s
     .await
 }
 
+/// Whether the company is configured at this moment.
+///
+/// # Errors
+/// The database's.
+pub async fn exists(pool: &PgPool, company: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM control.company_config WHERE company_id = $1) AS "exists!""#, company).fetch_one(pool).await
+}
+
 /// Who uses which tab now, by the titles the tabs were bound under.
 ///
 /// # Errors

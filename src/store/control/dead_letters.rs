@@ -133,7 +133,13 @@ fn columns(letters: &[NewLetter]) -> (Columns, Vec<i64>) {
         all.offset.push(at.offset);
         all.pointer.push(bounded(&letter.pointer, MAX_REASON));
         all.sha.push(sha);
-        all.kind.push(match letter.kind { LetterKind::Message => "message", LetterKind::Row => "row" }.to_owned());
+        all.kind.push(
+            match letter.kind {
+                LetterKind::Message => "message",
+                LetterKind::Row => "row",
+            }
+            .to_owned(),
+        );
         all.class.push(letter.class.to_owned());
         all.reason.push(bounded(&letter.reason, MAX_REASON));
         all.company.push(letter.company_id.as_deref().map(|id| bounded(id, MAX_ID)));
@@ -156,7 +162,11 @@ fn bounded(text: &str, limit: usize) -> String {
 
 /// Headers as JSON that Postgres stores.
 pub(super) fn headers_json(headers: &std::collections::BTreeMap<String, String>) -> Value {
-    headers.iter().map(|(name, value)| (bounded(name, usize::MAX), Value::String(bounded(value, usize::MAX)))).collect::<serde_json::Map<_, _>>().into()
+    headers
+        .iter()
+        .map(|(name, value)| (bounded(name, usize::MAX), Value::String(bounded(value, usize::MAX))))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 /// JSON without U+0000, which jsonb refuses.
@@ -164,7 +174,9 @@ fn storable(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(bounded(&text, usize::MAX)),
         Value::Array(items) => Value::Array(items.into_iter().map(storable).collect()),
-        Value::Object(fields) => fields.into_iter().map(|(name, field)| (bounded(&name, usize::MAX), storable(field))).collect::<serde_json::Map<_, _>>().into(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, field)| (bounded(&name, usize::MAX), storable(field))).collect::<serde_json::Map<_, _>>().into()
+        }
         other => other,
     }
 }
@@ -298,7 +310,8 @@ pub async fn show(pool: &PgPool, id: i64) -> Result<Option<Letter>, sqlx::Error>
 /// # Errors
 /// The control database's.
 pub async fn start_replay(pool: &PgPool, id: i64) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query!("UPDATE control.dead_letters SET state = 'replaying' WHERE id = $1 AND state IN ('new', 'replaying')", id).execute(pool).await?;
+    let done =
+        sqlx::query!("UPDATE control.dead_letters SET state = 'replaying' WHERE id = $1 AND state IN ('new', 'replaying')", id).execute(pool).await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -344,9 +357,10 @@ pub async fn discard(pool: &PgPool, ids: &[i64]) -> Result<Vec<i64>, sqlx::Error
 /// # Errors
 /// The control database's.
 pub async fn open_by_class(pool: &PgPool) -> Result<Vec<(String, i64)>, sqlx::Error> {
-    let rows = sqlx::query!(r#"SELECT class, count(*) AS "n!" FROM control.dead_letters WHERE state IN ('new', 'replaying') GROUP BY class ORDER BY class"#)
-        .fetch_all(pool)
-        .await?;
+    let rows =
+        sqlx::query!(r#"SELECT class, count(*) AS "n!" FROM control.dead_letters WHERE state IN ('new', 'replaying') GROUP BY class ORDER BY class"#)
+            .fetch_all(pool)
+            .await?;
     Ok(rows.into_iter().map(|row| (row.class, row.n)).collect())
 }
 

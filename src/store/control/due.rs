@@ -13,3 +13,12 @@ pub async fn announce(pool: &PgPool) -> Result<(), sqlx::Error> {
     sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(pool).await?;
     Ok(())
 }
+
+/// Says to listeners which companies have tabs that are due.
+///
+/// # Errors
+/// The control database's.
+pub async fn signal(pool: &PgPool, companies: &[String]) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT pg_notify($1, k.company_id) FROM UNNEST($2::text[]) AS k (company_id)", CHANNEL, companies).fetch_all(pool).await?;
+    Ok(())
+}

@@ -162,7 +162,8 @@ pub async fn release_drain(pool: &PgPool, company: &str, kind: WorkKind, holder:
 /// # Errors
 /// The control database's.
 pub async fn request_retry(pool: &PgPool, company: Option<&str>) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query!("UPDATE control.company_trouble SET retry_at = now() WHERE $1::text IS NULL OR company_id = $1", company).execute(pool).await?;
+    let done =
+        sqlx::query!("UPDATE control.company_trouble SET retry_at = now() WHERE $1::text IS NULL OR company_id = $1", company).execute(pool).await?;
     Ok(done.rows_affected())
 }
 
