@@ -45,7 +45,10 @@ async fn what_cannot_be_used_is_refused_at_start_with_exit_2_and_says_what_to_do
         (&[dsn, ("KYLO_SHEET_POST", "1")], ["KYLO_SHEET_POST is not a variable", "did you mean KYLO_SHEETS_POST?"]),
         (&[dsn, ("KYLO_SHEETS_POST", "2")], ["KYLO_SHEETS_POST is \"2\"", "0"]),
         (&[dsn, ("KYLO_SHEETS_POST", "1")], ["GOOGLE_APPLICATION_CREDENTIALS", "KYLO_SHEETS_POST=0"]),
-        (&[dsn, ("KYLO_SHEETS_POST", "1"), ("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")], ["/nowhere/key.json", "create a key for the service account"]),
+        (
+            &[dsn, ("KYLO_SHEETS_POST", "1"), ("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")],
+            ["/nowhere/key.json", "create a key for the service account"],
+        ),
         (&[dsn, ("KYLO_HTTP_ADDR", "127.0.0.1:0")], ["kylo migrate", "--status"]),
     ];
     for (variables, said) in cases {
@@ -237,9 +240,7 @@ async fn i10_no_secret_and_nothing_a_row_says_is_in_any_log_metric_health_answer
     world.model().push_fault(Fault::once("batchUpdate", FaultKind::CutBody { keep: 4_000, looks_whole: false }).for_spreadsheet("sheet-710"));
     let mut worker = world.spawn(&Mode::Post, &["run"]);
 
-    let telling = |id: &str, amount: &str| {
-        json!({"id": id, "date": "2025-08-26", "amount": amount, "description": format!("DESCRMARK {id}"), "memo": "MEMOMARK", "counterparty": "PARTYMARK"})
-    };
+    let telling = |id: &str, amount: &str| json!({"id": id, "date": "2025-08-26", "amount": amount, "description": format!("DESCRMARK {id}"), "memo": "MEMOMARK", "counterparty": "PARTYMARK"});
     let mut at = Vec::new();
     for company in ["710", "711", "712"] {
         at.push(world.publish(&batch(company, "b-1", 0, &[telling("t1", "4711.23"), telling("t2", "4711.23")])).await);
@@ -269,11 +270,18 @@ async fn i10_no_secret_and_nothing_a_row_says_is_in_any_log_metric_health_answer
         assert!(status == 200 || status == 503 || status == 401, "{path}: {status}");
         seen.push((path.to_owned(), body));
     }
-    for args in [["status"].as_slice(), &["status", "--json"], &["dlq", "list"], &["dlq", "list", "--json"], &["company", "list"], &["company", "check"]] {
+    for args in
+        [["status"].as_slice(), &["status", "--json"], &["dlq", "list"], &["dlq", "list", "--json"], &["company", "list"], &["company", "check"]]
+    {
         let run = world.kylo(args).await;
         seen.push((format!("kylo {args:?}"), run.stdout + &run.stderr));
     }
-    for column in ["reason FROM control.dead_letters", "reason FROM control.company_trouble", "reason FROM control.spreadsheets", "reason FROM control.sheet_intents"] {
+    for column in [
+        "reason FROM control.dead_letters",
+        "reason FROM control.company_trouble",
+        "reason FROM control.spreadsheets",
+        "reason FROM control.sheet_intents",
+    ] {
         let texts = world.control_texts(&format!("SELECT {column} WHERE reason IS NOT NULL")).await;
         seen.push((column.to_owned(), texts.join("\n")));
     }

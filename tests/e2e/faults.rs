@@ -40,16 +40,19 @@ async fn i4_whatever_becomes_of_a_post_each_row_is_on_its_tab_once_and_each_post
         world.consumed(&at).await;
         world.settled(&companies).await;
     }
-    world.eventually("no request hangs any more", async || {
-        let late = world.calls().iter().filter(|call| call.late).count();
-        if late >= 3 && world.model().faults().is_empty() { Ok(()) } else { Err(format!("{late} late, {:?} wait", world.model().faults())) }
-    })
-    .await;
+    world
+        .eventually("no request hangs any more", async || {
+            let late = world.calls().iter().filter(|call| call.late).count();
+            if late >= 3 && world.model().faults().is_empty() { Ok(()) } else { Err(format!("{late} late, {:?} wait", world.model().faults())) }
+        })
+        .await;
     for company in &companies {
         world.pending_shows(company, &["ALPHA", "BRAVO", "CHARLIE"]).await;
         world.assert_tab_equals_postgres(company).await;
         assert_eq!(world.posts(company).await, [format!("{company} Pending 2"), format!("{company} Pending 1")], "{company}: the ledger");
-        let confirmed = world.control_number(&format!("SELECT count(*) FROM control.sheet_intents WHERE '{company}' = ANY(companies) AND state = 'confirmed'")).await;
+        let confirmed = world
+            .control_number(&format!("SELECT count(*) FROM control.sheet_intents WHERE '{company}' = ANY(companies) AND state = 'confirmed'"))
+            .await;
         assert_eq!(i64::try_from(world.applied(company)).unwrap(), confirmed, "{company}: what landed is what was confirmed");
     }
     let overtaken = world.calls().into_iter().filter(|call| call.late && call.spreadsheet == "sheet-latenextpost").collect::<Vec<_>>();
@@ -76,7 +79,11 @@ async fn a_quota_that_is_used_up_delays_a_post_and_loses_nothing() {
 async fn reads_that_fail_are_made_again_and_nothing_is_written_blindly() {
     let mut world = World::new().await;
     world.add(&["cut", "unavailable", "dropped"]).await;
-    let faults = [("cut", FaultKind::CutBody { keep: 30, looks_whole: false }), ("unavailable", FaultKind::Answer { answer: Answer::Unavailable }), ("dropped", FaultKind::DropBefore)];
+    let faults = [
+        ("cut", FaultKind::CutBody { keep: 30, looks_whole: false }),
+        ("unavailable", FaultKind::Answer { answer: Answer::Unavailable }),
+        ("dropped", FaultKind::DropBefore),
+    ];
     for (company, kind) in faults {
         world.model().push_fault(Fault::once("read", kind).times(2).for_spreadsheet(&world.place(company).spreadsheet));
     }

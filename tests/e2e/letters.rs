@@ -55,7 +55,8 @@ async fn every_class_of_poison_becomes_a_dead_letter_with_its_bytes_and_disturbs
     for (class, key, bytes) in poisons() {
         // The time of the clock's message is another one by now.
         if class != "clock" {
-            let sql = format!("SELECT encode(original, 'hex') FROM control.dead_letters WHERE class = '{class}' AND kind = 'message' AND state = 'new'");
+            let sql =
+                format!("SELECT encode(original, 'hex') FROM control.dead_letters WHERE class = '{class}' AND kind = 'message' AND state = 'new'");
             let kept = world.control_texts(&sql).await;
             let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(kept, [hex], "{class}");
@@ -63,7 +64,8 @@ async fn every_class_of_poison_becomes_a_dead_letter_with_its_bytes_and_disturbs
         let keys = world.control_texts(&format!("SELECT convert_from(record_key, 'UTF8') FROM control.dead_letters WHERE class = '{class}'")).await;
         assert_eq!(keys, [key], "{class}");
     }
-    let rows = world.control_texts("SELECT pointer || ' ' || coalesce(company_id, '-') FROM control.dead_letters WHERE kind = 'row' ORDER BY pointer").await;
+    let rows =
+        world.control_texts("SELECT pointer || ' ' || coalesce(company_id, '-') FROM control.dead_letters WHERE kind = 'row' ORDER BY pointer").await;
     assert_eq!(rows, ["/transactions/1 711", "/transactions/2 711"]);
     assert_eq!(world.control_number("SELECT count(*) FROM control.dead_letters").await, i64::try_from(poisons().len()).unwrap() + 2);
     let neighbours = i64::try_from(poisons().len()).unwrap();

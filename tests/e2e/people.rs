@@ -129,7 +129,12 @@ async fn i7_people_sort_rename_insert_delete_and_edit_between_our_read_and_our_w
         world.model().push_fault(Fault::once("batchUpdate", FaultKind::Edit { edits }).for_spreadsheet(spreadsheet));
     }
     one_more_row(&world, &companies, "DELTA").await;
-    world.eventually("every edit happened", async || if world.model().faults().is_empty() { Ok(()) } else { Err(format!("{:?}", world.model().faults())) }).await;
+    world
+        .eventually(
+            "every edit happened",
+            async || if world.model().faults().is_empty() { Ok(()) } else { Err(format!("{:?}", world.model().faults())) },
+        )
+        .await;
     for company in ["sorted", "deleted", "inserted", "typed"] {
         world.pending_shows(company, &["ALPHA", "BRAVO", "CHARLIE", "DELTA"]).await;
     }
@@ -165,7 +170,11 @@ async fn i9_text_that_looks_like_a_formula_or_is_sixty_thousand_characters_long_
     }
     let cut = world.pending("710").into_iter().find(|row| row.shown("Source").ends_with(" … [cut]")).expect("the long text is shown cut");
     assert!(cut.shown("Source").encode_utf16().count() <= 49_010, "{}", cut.shown("Source").encode_utf16().count());
-    assert_eq!(world.texts("710", "SELECT description FROM pending_txns WHERE length(description) > 1000").await, [long.clone()], "whole in Postgres");
+    assert_eq!(
+        world.texts("710", "SELECT description FROM pending_txns WHERE length(description) > 1000").await,
+        [long.clone()],
+        "whole in Postgres"
+    );
 
     world.approve("710", odd[0], "OPEX", "=1+1");
     let source = cut.shown("Source").to_owned();

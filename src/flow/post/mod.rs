@@ -99,6 +99,7 @@ impl std::fmt::Debug for PosterOptions {
 /// Keeps tabs equal to Postgres. Cheap to share by `Arc`.
 pub struct Poster {
     options: PosterOptions,
+    slow: wake::Slow,
 }
 
 impl std::fmt::Debug for Poster {
@@ -174,7 +175,7 @@ struct Session<'a> {
 
 impl Poster {
     pub fn new(options: PosterOptions) -> Self {
-        Self { options }
+        Self { options, slow: wake::Slow::default() }
     }
 
     /// The handle to notify when a tab has become due.

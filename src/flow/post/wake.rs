@@ -5,12 +5,13 @@
 //! any company outside the canary list.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use sqlx::postgres::PgListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -23,6 +24,7 @@ use crate::store::control::spreadsheets::{self, SpreadsheetRow, TroubleRow};
 use crate::store::control::tabs::{self, TabRow};
 use crate::store::control::{due, intents};
 use crate::store::error::{Fault, classify, describe};
+use crate::store::pools::Pools;
 
 /// Without any signal, due tabs are found after this time.
 const TIMER: Duration = Duration::from_millis(1_500);
@@ -30,10 +32,34 @@ const TIMER: Duration = Duration::from_millis(1_500);
 const GATHER: Duration = Duration::from_millis(300);
 /// When the control database is down.
 const CONTROL_PAUSE: Duration = Duration::from_secs(2);
+/// A pass waits this long for a company's database; its answer counts in the first pass after it has come.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// A company whose database is down is looked at again after this time.
 const DOWN_RETRY: Duration = Duration::from_secs(4);
 
 type Target = (Dsn, SchemaName);
+type Asked = JoinHandle<Result<Vec<StateRow>, sqlx::Error>>;
+
+/// Questions to company databases that a pass did not wait for: one that does not answer must not delay everybody's posts (I6).
+#[derive(Debug, Default)]
+pub(super) struct Slow(Mutex<HashMap<Target, Asked>>);
+
+impl Slow {
+    fn take(&self, target: &Target) -> Option<Asked> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(target)
+    }
+
+    fn keep(&self, target: Target, asked: Asked) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(target, asked);
+    }
+}
+
+async fn states_of(pools: Arc<Pools>, (dsn, schema): Target, companies: Vec<String>) -> Result<Vec<StateRow>, sqlx::Error> {
+    let mut tx = pools.begin(&dsn, &schema).await?;
+    let states = projection::states(&mut tx, &companies).await?;
+    tx.commit().await?;
+    Ok(states)
+}
 
 /// The control database's view of all posting.
 struct Ledger {
@@ -83,25 +109,40 @@ impl Poster {
             targets.entry((route.dsn.clone(), route.schema.clone())).or_default().push(route);
         }
         let asked = targets.into_iter().map(|(target, routes)| async move {
-            let answer = self.states_of(&target, &routes).await;
+            let answer = self.ask(target, &routes).await;
             (routes, answer)
         });
         let mut found = HashMap::new();
         for (routes, answer) in futures::future::join_all(asked).await {
             match answer {
-                Ok(states) => found.extend(states.into_iter().map(|state| (state.company_id.clone(), state))),
-                Err(error) => self.record_failure(&routes, &error, round).await?,
+                Some(Ok(states)) => found.extend(states.into_iter().map(|state| (state.company_id.clone(), state))),
+                Some(Err(error)) => self.record_failure(&routes, &error, round).await?,
+                None => {}
             }
         }
         Ok(found)
     }
 
-    async fn states_of(&self, (dsn, schema): &Target, routes: &[Arc<Route>]) -> Result<Vec<StateRow>, sqlx::Error> {
-        let companies: Vec<String> = routes.iter().map(|route| route.company.to_string()).collect();
-        let mut tx = self.options.pools.begin(dsn, schema).await?;
-        let states = projection::states(&mut tx, &companies).await?;
-        tx.commit().await?;
-        Ok(states)
+    /// Asks one database, or hears what it has answered to an earlier pass. `None`: it has not answered yet; a later pass looks again.
+    async fn ask(&self, target: Target, routes: &[Arc<Route>]) -> Option<Result<Vec<StateRow>, sqlx::Error>> {
+        let mut asked = match self.slow.take(&target) {
+            Some(asked) if !asked.is_finished() => {
+                self.slow.keep(target, asked);
+                return None;
+            }
+            Some(asked) => asked,
+            None => {
+                let companies = routes.iter().map(|route| route.company.to_string()).collect();
+                tokio::spawn(states_of(Arc::clone(&self.options.pools), target.clone(), companies))
+            }
+        };
+        match tokio::time::timeout(ANSWER_WITHIN, &mut asked).await {
+            Ok(answer) => answer.ok(),
+            Err(_) => {
+                self.slow.keep(target, asked);
+                None
+            }
+        }
     }
 
     async fn record_failure(&self, routes: &[Arc<Route>], error: &sqlx::Error, round: &mut PostRound) -> Result<(), sqlx::Error> {
