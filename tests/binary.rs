@@ -8,8 +8,12 @@
 
 #[path = "support/database.rs"]
 mod database;
+#[path = "e2e/databases.rs"]
+mod databases;
 #[path = "e2e/health.rs"]
 mod health;
+#[path = "e2e/messages.rs"]
+mod messages;
 #[path = "e2e/offsets.rs"]
 mod offsets;
 #[path = "e2e/process.rs"]
@@ -23,10 +27,11 @@ use std::time::{Duration, Instant};
 
 use fake_sheets::faults::Answer;
 use fake_sheets::{Fault, FaultKind};
+use messages::{batch, row};
 use process::run;
 use rand::Rng;
 use serde_json::{Value, json};
-use world::{Mode, Place, World, batch, row};
+use world::{Mode, Place, World};
 
 async fn refusal(variables: &[(&str, &str)], code: i32) -> String {
     let environment: Vec<_> = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();

@@ -1,6 +1,9 @@
 //! The consumer against a real control database, with a scripted source and a handler that does what the test says.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on must fail")]
+
 #[path = "support/database.rs"]
+#[expect(dead_code, reason = "shared with tests that use all of it")]
 mod database;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -7,6 +7,8 @@
 
 #[path = "support/database.rs"]
 mod database;
+#[path = "e2e/databases.rs"]
+mod databases;
 #[path = "e2e/faults.rs"]
 mod faults;
 #[path = "e2e/health.rs"]
@@ -15,6 +17,8 @@ mod health;
 mod isolation;
 #[path = "e2e/letters.rs"]
 mod letters;
+#[path = "e2e/messages.rs"]
+mod messages;
 #[path = "e2e/offsets.rs"]
 mod offsets;
 #[path = "e2e/outages.rs"]

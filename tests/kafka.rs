@@ -1,6 +1,9 @@
 //! The consumer over a real broker (`KAFKA_BROKERS`, as scripts/up.sh writes it) and a real control database.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on must fail")]
+
 #[path = "support/database.rs"]
+#[expect(dead_code, reason = "shared with tests that use all of it")]
 mod database;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -16,7 +16,7 @@ use crate::config::{Secret, Settings};
 use crate::domain::company::{self, Bound, Dsn, Route};
 use crate::domain::ids::CompanyId;
 use crate::store::control::admin::{self, Change, Set};
-use crate::store::control::company_config;
+use crate::store::control::{company_config, trouble};
 use crate::store::error::describe;
 use crate::store::migrate::{self, Scope};
 use crate::store::pools::Pools;
@@ -135,6 +135,8 @@ async fn set(args: SetArgs, settings: &Settings) -> anyhow::Result<Outcome> {
         Set::Unchanged => format!("company {id} is as it was"),
         Set::Refused(reason) => return Err(refused(&id, &reason)),
     };
+    // Also when the row is as it was: whoever sets it again wants it tried again.
+    trouble::request_retry(&control, Some(id.as_str())).await.map_err(|error| failed("ask for another try", &error))?;
     output::line(&text)?;
     Ok(Outcome::Done)
 }

@@ -297,7 +297,14 @@ async fn chosen(args: &ChangeForm, control: &PgPool) -> anyhow::Result<Vec<Lette
     if args.ids.is_empty() && !args.which.narrows() {
         return Err(usage("which letters is not said", "give ids, or --company, --class or --topic"));
     }
-    let rows = dead_letters::list(control, &args.which.filter(&args.ids)).await.map_err(|error| failed("list the dead letters", &error))?;
+    let mut filter = args.which.filter(&args.ids);
+    if !args.ids.is_empty() {
+        filter.limit = i64::try_from(args.ids.len()).unwrap_or(i64::MAX);
+    }
+    let rows = dead_letters::list(control, &filter).await.map_err(|error| failed("list the dead letters", &error))?;
+    if args.ids.is_empty() && rows.len() == usize::from(args.which.limit) {
+        output::note(&format!("only the first {}: there may be more; --limit raises it", args.which.limit));
+    }
     let open: Vec<_> = rows.into_iter().filter(|row| matches!(row.state.as_str(), "new" | "replaying")).collect();
     if open.is_empty() {
         return Err(Failed::new("no open dead letter is like that").hint("`kylo dlq list` shows the open ones, `--state all` all").into());

@@ -107,11 +107,18 @@ fn mask_pairs(text: &str) -> String {
         }
         let separator = matches!(c, '=' | ':');
         if separator && is_secret_name(&word) && !word.is_empty() {
+            let mut quote = None;
             while let Some(next) = chars.next_if(|next| next.is_whitespace() || matches!(next, '"' | '\'' | '\\')) {
+                quote = matches!(next, '"' | '\'').then_some(next).or(quote);
                 out.push(next);
             }
             out.push_str(MASK);
-            while chars.next_if(|next| !next.is_whitespace() && !matches!(next, '"' | '\'' | '&' | ',' | '}' | ';' | '\\')).is_some() {}
+            // A quoted value ends with its quote, whatever stands in it.
+            let ends = |next: &char| match quote {
+                Some(quote) => *next == quote,
+                None => next.is_whitespace() || matches!(next, '"' | '\'' | '&' | ',' | '}' | ';' | '\\'),
+            };
+            while chars.next_if(|next| !ends(next)).is_some() {}
         }
         // `"name" :` keeps the word over its closing quote and spaces.
         if !matches!(c, '"' | '\'' | '\\' | ' ') {

@@ -8,7 +8,7 @@ use super::connect::{company_pools, control_unchecked, failed};
 use super::{Outcome, output};
 use crate::config::Settings;
 use crate::domain::company::{CompanyRow, Dsn, SchemaName};
-use crate::store::control::company_config;
+use crate::store::control::{company_config, trouble};
 use crate::store::error::describe;
 use crate::store::migrate::{self, MigrateError, Scope, Version, VersionState};
 use crate::store::pools::Pools;
@@ -61,6 +61,12 @@ pub async fn run(args: Args, settings: &Settings) -> anyhow::Result<Outcome> {
         for ((dsn, schema), companies) in homes(&rows, &mut report) {
             let scope = Scope::Company(schema);
             let found = company(&pools, &dsn, &scope, args.status).await;
+            if found.as_ref().is_ok_and(|versions| versions.iter().any(|version| version.state == VersionState::Applied)) {
+                // Whoever was parked for the missing schema is tried again now, not at the end of its quarter of an hour.
+                for company in &companies {
+                    trouble::request_retry(&control, Some(company)).await.map_err(|error| failed("ask for another try", &error))?;
+                }
+            }
             report.add("company", &scope, &companies, found);
         }
     }

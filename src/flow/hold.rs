@@ -17,6 +17,7 @@ use super::work::Stuck;
 use crate::domain::ids::CompanyId;
 use crate::store::control::held;
 use crate::store::control::trouble::{self, Trouble, TroubleState};
+use crate::store::pools::{PATIENCE, within};
 
 /// How long one process may drain a company without saying so again; another takes over after that.
 pub const DRAIN_LEASE: Duration = Duration::from_secs(60);
@@ -52,11 +53,11 @@ pub async fn drain<T: Topic>(
 ) -> Result<Drained, sqlx::Error> {
     let (pool, kind, name) = (&handler.control, handler.topic.kind(), company.as_str());
     loop {
-        if !trouble::lease_drain(pool, name, kind, holder, DRAIN_LEASE).await? {
+        if !within(PATIENCE, trouble::lease_drain(pool, name, kind, holder, DRAIN_LEASE)).await? {
             return Ok(Drained::Elsewhere);
         }
         if stop.is_cancelled() {
-            trouble::release_drain(pool, name, kind, holder, None).await?;
+            within(PATIENCE, trouble::release_drain(pool, name, kind, holder, None)).await?;
             return Ok(Drained::Stopped);
         }
         // Taken before the try: what changes meanwhile is another version, and tried again.
@@ -65,9 +66,9 @@ pub async fn drain<T: Topic>(
             Routing::Refused(refused) => Some(refused.version),
             Routing::Unknown => None,
         };
-        let chunk = held::head(pool, name, &handler.name, CHUNK_MESSAGES, CHUNK_BYTES).await?;
+        let chunk = within(PATIENCE, held::head(pool, name, &handler.name, CHUNK_MESSAGES, CHUNK_BYTES)).await?;
         if chunk.is_empty() {
-            if held::finish(pool, name, kind, &handler.name).await? {
+            if within(PATIENCE, held::finish(pool, name, kind, &handler.name)).await? {
                 return Ok(Drained::Empty);
             }
             continue;
@@ -85,7 +86,7 @@ pub async fn drain<T: Topic>(
                     Some(Trouble { kind, state: TroubleState::Parked, reason: reason.clone(), config_version, retry_after: PARKED_RETRY })
                 }
             };
-            trouble::release_drain(pool, name, kind, holder, trouble.as_ref()).await?;
+            within(PATIENCE, trouble::release_drain(pool, name, kind, holder, trouble.as_ref())).await?;
             return Ok(Drained::Stuck { reason: stuck.to_string() });
         }
     }
@@ -105,7 +106,7 @@ async fn settle<T: Topic>(handler: &Handler<T>, pool: &PgPool, ids: &[i64], outc
         }
     }
     let ids: Vec<i64> = done.iter().map(|(id, _)| *id).collect();
-    held::remove(pool, &ids).await?;
+    within(PATIENCE, held::remove(pool, &ids)).await?;
     for (_, what) in done {
         handler.metrics.messages(&handler.name, what, 1);
     }

@@ -41,9 +41,10 @@ pub struct LaneLimits {
 }
 
 impl LaneLimits {
-    /// For work that is coalesced per company database.
+    /// For work that is coalesced per company database. Many more writers in all than for one database: one that does not answer keeps its own
+    /// busy for as long as it is waited for, and must not keep the others waiting with it (invariant I6).
     pub fn txns() -> Self {
-        Self { rows: 5_000, messages: 256, bytes: 8 << 20, writers: 2, writers_per_key: 2, hold_after: Duration::from_secs(30), hold_waiting: 1_000 }
+        Self { rows: 5_000, messages: 256, bytes: 8 << 20, writers: 16, writers_per_key: 2, hold_after: Duration::from_secs(30), hold_waiting: 1_000 }
     }
 
     /// For work that is done one message at a time.

@@ -29,7 +29,7 @@ use crate::domain::tab::TabView;
 use crate::flow::work::{Handled, PromoteWork, Stuck};
 use crate::store::control::dead_letters;
 use crate::store::error::describe;
-use crate::store::pools::Pools;
+use crate::store::pools::{PATIENCE, Pools, within};
 
 mod transaction;
 mod verdicts;
@@ -93,7 +93,7 @@ impl Promote {
     /// [`Stuck`]: nothing was written, the request is to be tried again.
     pub async fn apply(&self, work: &PromoteWork) -> Result<Handled, Stuck> {
         let company = &work.route.company;
-        match self.is_known(work).await {
+        match within(PATIENCE, self.is_known(work)).await {
             Ok(true) => return Ok(Handled::Duplicate),
             Ok(false) => {}
             Err(error) => return self.settle(work, error).await,
@@ -104,7 +104,7 @@ impl Promote {
         };
         let mut tries = 1;
         loop {
-            match self.commit(work, tab.as_ref()).await {
+            match within(PATIENCE, self.commit(work, tab.as_ref())).await {
                 Ok(Some(outcome)) => {
                     let key = work.request.request_key.as_str();
                     tracing::info!(%company, request = key, outcome = %outcome.json, "{}", outcome.said());

@@ -12,6 +12,7 @@ use tokio::sync::RwLock;
 use crate::domain::company::{self, Route, Routes, Unroutable};
 use crate::domain::ids::CompanyId;
 use crate::store::control::company_config;
+use crate::store::pools::{PATIENCE, within};
 
 /// Changes to `company_config` are seen within this time.
 pub const MAX_AGE: Duration = Duration::from_secs(5);
@@ -84,8 +85,8 @@ impl RoutingCache {
             return Ok(Arc::clone(routes));
         }
         let started = Instant::now();
-        let rows = company_config::load(&self.pool).await?;
-        let bound = company_config::bound(&self.pool).await?;
+        let rows = within(PATIENCE, company_config::load(&self.pool)).await?;
+        let bound = within(PATIENCE, company_config::bound(&self.pool)).await?;
         let routes = Arc::new(company::routes(&rows, &bound));
         *state = Some((started, Arc::clone(&routes)));
         Ok(routes)

@@ -42,7 +42,8 @@ impl Record {
     }
 
     pub fn traceparent(&self) -> Option<&str> {
-        self.headers.get("traceparent").map(String::as_str)
+        // Postgres stores no U+0000, and a broken header must not make poison of a good message.
+        self.headers.get("traceparent").map(String::as_str).filter(|text| !text.contains('\0'))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures::FutureExt;
 use sqlx::PgPool;
@@ -16,12 +17,15 @@ use crate::store::company::status::figures;
 use crate::store::control::dead_letters;
 use crate::store::control::status::{self, CompanyFigures};
 use crate::store::error::describe;
-use crate::store::pools::Pools;
+use crate::store::pools::{PATIENCE, Pools, within};
 use crate::telemetry::health::{Check, HealthBoard};
 use crate::telemetry::metrics::{Backlog, Metrics};
 
 /// Companies whose databases are asked at the same time.
 const AT_ONCE: usize = 4;
+/// How long a company's database is waited for, and in a probe, whose own time is 5 s in all, how long.
+const COMPANY_PATIENCE: Duration = Duration::from_secs(5);
+const PROBE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The databases, and who is where.
 #[derive(Clone, Debug)]
@@ -46,9 +50,9 @@ impl Gauges {
     /// # Errors
     /// The control database's; a company's database that does not answer only leaves its age out.
     pub async fn refresh(&self) -> Result<(), sqlx::Error> {
-        let waiting = status::waiting(&self.sources.control).await?;
+        let waiting = within(PATIENCE, status::waiting(&self.sources.control)).await?;
         let backlog = Backlog {
-            dead_letters: dead_letters::open_by_class(&self.sources.control).await?,
+            dead_letters: within(PATIENCE, dead_letters::open_by_class(&self.sources.control)).await?,
             held_messages: waiting.held_messages,
             oldest_unposted_seconds: self.oldest_unposted().await?,
             in_doubt_posts: waiting.in_doubt_posts,
@@ -68,7 +72,7 @@ impl Gauges {
             return Ok(0);
         }
         let routes = self.sources.routing.all().await?;
-        let known = status::companies(&self.sources.control).await?;
+        let known = within(PATIENCE, status::companies(&self.sources.control)).await?;
         let posting = routes.values().flatten().filter(|route| self.settings.sheets.posts(route.company.as_str()));
         let mut ages = JoinSet::new();
         let at_once = Arc::new(Semaphore::new(AT_ONCE));
@@ -88,7 +92,7 @@ async fn age(pools: Arc<Pools>, route: Arc<Route>, known: Option<CompanyFigures>
         figures(&mut tx, route.company.as_str(), pending, active).await
     };
     // A database that does not answer is told by the trouble gauge.
-    read.await.ok().and_then(|figures| figures.oldest_unposted_seconds).unwrap_or(0)
+    within(COMPANY_PATIENCE, read).await.ok().and_then(|figures| figures.oldest_unposted_seconds).unwrap_or(0)
 }
 
 fn companies_check(down: i64, parked: i64) -> Check {
@@ -119,15 +123,17 @@ async fn probe(sources: &Sources) -> BTreeMap<String, Check> {
     };
     let mut checks = BTreeMap::from([(super::control::CHECK.to_owned(), answer)]);
     let Ok(routes) = sources.routing.all().await else { return checks };
-    for (id, route) in routes.iter() {
+    // All at once: one that is down takes its whole time, and is a company's trouble, not the process'.
+    let companies = routes.iter().map(async |(id, route)| {
         let check = match route {
-            Ok(route) => match sources.pools.begin(&route.dsn, &route.schema).await {
+            Ok(route) => match within(PROBE_PATIENCE, sources.pools.begin(&route.dsn, &route.schema)).await {
                 Ok(_) => Check::ok("its database answers"),
                 Err(error) => Check::degraded(describe(&error)),
             },
             Err(refused) => Check::degraded(refused.reason.clone()),
         };
-        checks.insert(format!("company_{id}"), check);
-    }
+        (format!("company_{id}"), check)
+    });
+    checks.extend(futures::future::join_all(companies).await);
     checks
 }

@@ -17,7 +17,7 @@ use crate::config::{ConfigError, Secret, Settings};
 use crate::flow::routing::RoutingCache;
 use crate::store::control::workers::{self, Heartbeat};
 use crate::store::error::describe;
-use crate::store::pools::{PoolOptions, Pools, connect_options};
+use crate::store::pools::{PATIENCE, PoolOptions, Pools, connect_options, within};
 use crate::telemetry::health::{Check, HealthBoard};
 use crate::telemetry::metrics::Metrics;
 
@@ -71,6 +71,7 @@ impl Process {
         let _ = deep.set(sources.clone());
         let mut process = Self { settings, id: Uuid::new_v4(), sources, board, metrics, assigned: Assigned::default(), stop, background };
         process.beat(workers.command)?;
+        process.warn_of_unknown_companies().await;
         process.gauge();
         Ok(Some(process))
     }
@@ -97,6 +98,14 @@ impl Process {
         }
     }
 
+    /// A misspelt id in the canary list would leave its company in shadow without a word.
+    async fn warn_of_unknown_companies(&self) {
+        let Ok(routes) = self.sources.routing.all().await else { return };
+        for id in self.settings.sheets.canary.iter().filter(|id| !routes.keys().any(|known| known.as_str() == id.as_str())) {
+            tracing::warn!(company = id.as_str(), "KYLO_SHEETS_POST_COMPANIES names a company that is not in control.company_config");
+        }
+    }
+
     /// Heartbeat, and with it: is the control database there, and was its DSN file changed?
     fn beat(&mut self, command: &'static str) -> Result<(), ConfigError> {
         let secret = self.settings.control()?.clone();
@@ -114,7 +123,7 @@ impl Process {
         self.background.spawn(async move {
             while !stop.is_cancelled() {
                 heartbeat.partitions = serde_json::json!(*assigned.lock().unwrap_or_else(PoisonError::into_inner));
-                let check = match workers::beat(&pool, &heartbeat).await {
+                let check = match within(PATIENCE, workers::beat(&pool, &heartbeat)).await {
                     Ok(()) => Check::ok("answers"),
                     Err(error) => Check::failed(describe(&error)),
                 };

@@ -12,8 +12,9 @@ use super::Workers;
 use super::process::Process;
 use super::supervise::supervise;
 use super::wire::{self, PosterParts};
-use crate::adapters::kafka::client::KafkaSettings;
+use crate::adapters::kafka::client::{ClientError, KafkaSettings};
 use crate::adapters::kafka::consumer::{KafkaSource, Subscription};
+use crate::config::ConfigError;
 use crate::domain::clock::{Clock, SystemClock};
 use crate::flow::consume::{ConsumeParts, ConsumeSettings, Consumer, ConsumerStatus, PromoteTopic, Topic, TxnsTopic};
 use crate::flow::ingest::{Ingest, IngestOptions};
@@ -47,9 +48,14 @@ struct Parts {
 /// Starts what was asked for. Each task of the set ends after the process' stop, or with an error when it cannot go on.
 ///
 /// # Errors
-/// Configuration: what posting needs cannot be used.
+/// Configuration: what posting or the broker needs cannot be used.
 pub fn start(process: &Process, workers: Workers) -> Result<JoinSet<Result<()>>> {
     let settings = &process.settings;
+    if workers.txns || workers.promote {
+        // Settings that can never work are told at once, not after the tries that a broker deserves.
+        let refused = |error: ClientError| ConfigError::one(error.to_string(), "check the KAFKA_ settings");
+        KafkaSettings::from_config(&settings.kafka)?.check().map_err(refused)?;
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let sources = process.sources.clone();
     let gateway = settings.sheets.post.then(|| wire::gateway(settings, &sources.control, &process.metrics)).transpose()?;
@@ -146,6 +152,9 @@ impl Shared {
         let result = consumer.run(parts.stop.clone()).await;
         watching.abort();
         parts.board.forget(name);
+        if let Err(error) = &result {
+            parts.board.set(&check_name(name), Check::failed(error.to_string()));
+        }
         Ok(result?)
     }
 

@@ -26,8 +26,8 @@ pub fn classify(error: &Error) -> Fault {
     };
     match database.code().as_deref().unwrap_or_default() {
         // 40001/40P01 and 55P03 pass by themselves; 57xxx is an operator; 53xxx is resources; 25006 is a standby; 28xxx a rotated password.
-        // P0001 is RAISE EXCEPTION, as a company's own trigger does it: it speaks about the data.
-        code if code.starts_with("22") || code.starts_with("23") || code.starts_with("54") || code == "P0001" => Fault::Data,
+        // P0xxx is RAISE EXCEPTION, ASSERT and the like in a company's own trigger: it speaks about the data.
+        code if code.starts_with("22") || code.starts_with("23") || code.starts_with("54") || code.starts_with("P0") => Fault::Data,
         code if code.starts_with("3D") || code.starts_with("3F") || code.starts_with("42") => Fault::Schema,
         _ => Fault::Down,
     }

@@ -8,10 +8,35 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlx::AssertSqlSafe;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgTransaction};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgTransaction};
+use sqlx::{AssertSqlSafe, Connection};
 
 use crate::domain::company::{Dsn, SchemaName};
+
+/// How long a server is waited for in the middle of something, as seen from here. See [`within`].
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// A connection that is handed back must answer within this time, or is thrown away.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Gives up on a server that was lost in the middle of a statement. A frozen host, a cut cable or a failover sends no goodbye, and the server's
+/// own timeouts do not reach us: without this bound the answer would be waited for for ever.
+///
+/// # Errors
+/// The work's own, or `Io` when it took longer than `limit`: whether it was done is not known then.
+pub async fn within<T, E: From<sqlx::Error>>(limit: Duration, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => {
+            let said = format!("the server gave no answer for {} s", limit.as_secs());
+            Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, said)).into())
+        }
+    }
+}
+
+/// Rolls back what was given up, or finds out that nobody is there. Without a bound a lost connection would keep its place in the pool.
+async fn still_there(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    within(RELEASE_PATIENCE, connection.ping()).await.map(|()| true)
+}
 
 /// How a pool behaves. All times are bounds; nothing waits for ever.
 #[derive(Clone, Debug)]
@@ -106,5 +131,6 @@ pub fn lazy_pool(dsn: &str, options: &PoolOptions) -> Result<PgPool, sqlx::Error
         .acquire_timeout(options.acquire_timeout)
         .idle_timeout(Duration::from_secs(60))
         .max_lifetime(Duration::from_secs(1800))
+        .after_release(|connection, _| Box::pin(still_there(connection)))
         .connect_lazy_with(connect))
 }

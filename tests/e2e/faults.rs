@@ -3,7 +3,8 @@
 use fake_sheets::faults::{Answer, Commit};
 use fake_sheets::{Fault, FaultKind};
 
-use super::world::{Mode, World, batch, row};
+use super::messages::{batch, row};
+use super::world::{Mode, World};
 
 /// A name for a company, and what happens to its first batchUpdate.
 fn write_faults() -> Vec<(&'static str, Fault)> {

@@ -3,7 +3,8 @@
 use kylo::runtime::Workers;
 use serde_json::{Value, json};
 
-use super::world::{ALL, Mode, World, batch, row};
+use super::messages::{batch, row};
+use super::world::{ALL, Mode, World};
 
 /// One message for each class of poison: class, key, bytes.
 fn poisons() -> Vec<(&'static str, String, Vec<u8>)> {

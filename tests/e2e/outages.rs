@@ -8,8 +8,10 @@ use serde_json::Value;
 use sqlx::AssertSqlSafe;
 
 use super::database::Database;
+use super::databases::server;
+use super::messages::{batch, row};
 use super::proxy::Proxy;
-use super::world::{ALL, Mode, Place, World, batch, row, server};
+use super::world::{ALL, Mode, Place, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i6_a_company_whose_database_is_down_waits_while_others_flow_and_recovers_in_order() {

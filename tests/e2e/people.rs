@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use fake_sheets::{Edit, Fault, FaultKind, Tab};
 use serde_json::{Value, json};
 
+use super::messages::{batch, row};
 use super::sheets::Row;
-use super::world::{Mode, World, batch, row};
+use super::world::{Mode, World};
 
 const THREE: [&str; 3] = ["ALPHA", "BRAVO", "CHARLIE"];
 

@@ -11,6 +11,7 @@ use kylo::flow::post::{PendingRead, PostRound, Poster};
 use kylo::ports::CallError;
 use tokio_util::sync::CancellationToken;
 
+use crate::post_support::book::{Book, Grid};
 use crate::post_support::gateway::Fault;
 use crate::post_support::world::{SHEET, World};
 
@@ -250,4 +251,35 @@ async fn the_loop_posts_what_was_waiting_and_what_another_process_announces_and_
     tokio::time::timeout(Duration::from_secs(20), shows("LATE")).await.expect("it is posted");
     cancel.cancel();
     tokio::time::timeout(Duration::from_secs(10), running).await.expect("the loop ends").unwrap();
+}
+
+#[tokio::test]
+async fn a_spreadsheet_whose_call_hangs_holds_up_no_other_spreadsheet() {
+    let world = Arc::new(world_of_two_companies().await);
+    let book = Book { grids: vec![Grid::new(0, "Sheet1", 100, 26)], metadata: Vec::new() };
+    world.service.lock().books.insert("sheet-2".to_owned(), book);
+    world.count("WITH moved AS (UPDATE control.company_config SET spreadsheet_id = 'sheet-2' WHERE company_id = '711' RETURNING 1) SELECT count(*) FROM moved").await;
+    world.settle().await;
+    world.service.fault(Fault::Freezes);
+    world.add("710", "late", "LATE", 1).await;
+    let poster = Poster::new(world.options());
+    let cancel = CancellationToken::new();
+    let running = tokio::spawn({
+        let cancel = cancel.clone();
+        async move { poster.run(cancel).await }
+    });
+    let until = async |is_so: &dyn Fn() -> bool| {
+        let waited = async {
+            while !is_so() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), waited).await.expect("it comes to be so");
+    };
+    until(&|| !world.service.lock().late.is_empty()).await;
+    world.add("711", "other", "OTHER", 1).await;
+    let grid_shows = || world.service.book("sheet-2").grid("711 Pending").texts("Source").contains(&"OTHER".to_owned());
+    until(&grid_shows).await;
+    cancel.cancel();
+    running.abort();
 }

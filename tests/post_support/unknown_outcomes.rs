@@ -182,6 +182,31 @@ async fn a_restored_older_version_is_brought_up_to_date_and_old_batches_cannot_l
 }
 
 #[tokio::test]
+async fn an_intent_that_a_restored_version_left_behind_is_closed_by_one_new_epoch_also_by_another_process() {
+    let world = world_of_two().await;
+    world.settle().await;
+    let old = world.book();
+    for n in 0..4 {
+        world.add("710", &format!("n{n}"), &format!("ROW {n}"), n).await;
+        world.settle().await;
+    }
+    world.resolve("710", "STARBUCKS").await;
+    world.service.fault(Fault::LandsLater);
+    world.post().await;
+    world.service.edit(SHEET, |book| *book = old);
+    world.clock.advance(std::time::Duration::from_secs(40));
+    world.service.fault(Fault::AppliedAnswerLost);
+    world.post().await;
+    let n_before = world.service.lock().sent.len();
+    world.clock.advance(std::time::Duration::from_secs(40));
+    world.settle().await;
+    assert_eq!(world.service.lock().sent.len() - n_before, 1);
+    assert_eq!(world.count("SELECT count(*) FROM control.sheet_intents WHERE state IN ('planned', 'sent', 'in_doubt')").await, 0);
+    assert_eq!(world.service.land_late(), 0);
+    world.assert_equal("710").await;
+}
+
+#[tokio::test]
 async fn quota_and_outages_wait_with_backoff_and_lose_nothing() {
     let world = world_of_two().await;
     world.service.fault(Fault::Says(CallError::Throttled { retry_after: Some(Duration::from_secs(7)), message: "Quota exceeded".to_owned() }));

@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::BaseConsumer;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::ConfigError;
@@ -88,6 +89,15 @@ impl KafkaSettings {
             ca_location: kafka.ca_location.as_ref().map(|path| path.display().to_string()),
             session_timeout: kafka.session_timeout,
         })
+    }
+
+    /// Whether librdkafka takes these settings: a CA file that is none, for example, it finds out only when a client is made. Talks to nobody.
+    ///
+    /// # Errors
+    /// librdkafka's own words; they name the property.
+    pub fn check(&self) -> Result<(), ClientError> {
+        let made: Result<BaseConsumer, _> = self.plain().create();
+        made.map(drop).map_err(|error| ClientError { role: "client", reason: error.to_string() })
     }
 
     /// What all clients have in common.

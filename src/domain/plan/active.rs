@@ -5,9 +5,9 @@ use std::collections::{HashMap, VecDeque};
 use super::writes::Writes;
 use super::{ActiveInput, Budget, Found, TabPlan, setup};
 use crate::domain::sheet::CellWrite;
-use crate::domain::tab::{ActiveRow, ActiveRule, ActiveView, HeaderError, Role, read_active, shows};
+use crate::domain::tab::{ActiveRow, ActiveRule, ActiveView, HeaderError, Role, is_blank, read_active, shows};
 
-/// What makes the tab show the rules, each exactly once. Rows of rules that are not in force are removed; rows without content stay.
+/// What makes the tab show the rules, each exactly once. Rows of rules that are not in force are removed; rows without content in the layout's columns stay.
 ///
 /// # Errors
 /// [`HeaderError::Missing`] or [`HeaderError::Doubled`]: nothing can be planned.
@@ -29,6 +29,8 @@ pub fn plan_active(input: &ActiveInput<'_>, budget: &mut Budget) -> Result<TabPl
     for row in &view.rows {
         let rule = if row.key.is_empty() { None } else { waiting.get_mut(&row.key).and_then(VecDeque::pop_front) };
         let taken = match rule {
+            // A note beside the table: nothing of Kylo's is in it.
+            None if row.cells.iter().all(is_blank) => true,
             None => writes.remove(row.row),
             Some(rule) => change(&mut writes, &mut plan, &view, row, rule.cells(input.company)),
         };
@@ -63,4 +65,54 @@ fn change(writes: &mut Writes<'_>, plan: &mut TabPlan, view: &ActiveView, row: &
 fn in_order(mut rules: Vec<&ActiveRule>) -> Vec<&ActiveRule> {
     rules.sort_by(|a, b| (a.ruleset_version, &a.source).cmp(&(b.ruleset_version, &b.source)));
     rules
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::domain::sheet::{ObservedTab, Request, Value};
+
+    fn rule(source: &str) -> ActiveRule {
+        ActiveRule {
+            source: source.to_owned(),
+            target_sheet: "OPEX".to_owned(),
+            target_header: "COFFEE".to_owned(),
+            match_notes: String::new(),
+            ruleset_version: 1,
+            effective_at: DateTime::UNIX_EPOCH,
+            created_at: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    fn shown(rule: &ActiveRule) -> Vec<Value> {
+        rule.cells("710").into_iter().map(|cell| if let CellWrite::Text(text) = cell { Value::Text(text) } else { Value::Empty }).collect()
+    }
+
+    fn planned(rows: Vec<Vec<Value>>, rules: &[ActiveRule]) -> Vec<Request> {
+        let header = Role::Active.headers().iter().map(|text| Value::Text((*text).to_owned())).collect();
+        let rows: Vec<_> = std::iter::once(header).chain(rows).collect();
+        let tab = ObservedTab { sheet_id: 7, title: "A".to_owned(), hidden: false, row_count: 50, column_count: 9, frozen_rows: 1, rows };
+        let input = ActiveInput { company: "710", title: "A", tab: Found::There(&tab), rules };
+        plan_active(&input, &mut Budget::new(2_000_000)).unwrap().rows
+    }
+
+    #[test]
+    fn a_row_that_is_removed_from_below_the_new_rows_is_addressed_where_it_stands_after_they_were_inserted() {
+        let (old, new) = (rule("OLD"), rule("NEW"));
+        let mut without_source = shown(&rule("GONE"));
+        without_source[3] = Value::Empty;
+        let requests = planned(vec![shown(&old), vec![], without_source], &[old, new]);
+        assert!(matches!(requests[0], Request::InsertRows { start: 2, count: 1, .. }), "{requests:?}");
+        assert_eq!(requests.last(), Some(&Request::DeleteRows { sheet_id: 7, start: 4, count: 1 }));
+    }
+
+    #[test]
+    fn a_note_beside_the_table_is_left_alone() {
+        let known = rule("OLD");
+        let mut note = vec![Value::Empty; 8];
+        note.push(Value::Text("ask the bank".to_owned()));
+        assert_eq!(planned(vec![shown(&known), note], &[known]), Vec::new());
+    }
 }

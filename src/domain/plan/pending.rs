@@ -33,6 +33,7 @@ pub fn plan_pending(input: &PendingInput<'_>, budget: &mut Budget) -> Result<Tab
         copies: copies(&view),
         writes: Writes::new(plan.sheet_id, budget),
         plan,
+        left: HashSet::new(),
     };
     let has_room = planner.existing_rows();
     planner.plan.complete = planner.new_rows(has_room);
@@ -50,6 +51,8 @@ struct Planner<'a> {
     copies: HashMap<TxnUid, Copies>,
     writes: Writes<'a>,
     plan: TabPlan,
+    /// Whose cells are in `plan.left` already.
+    left: HashSet<TxnUid>,
 }
 
 /// A transaction that stands on the tab: where its topmost row is (index in the view), how many rows it has, and those that say something else.
@@ -132,7 +135,8 @@ impl Planner<'_> {
     fn keep_left(&mut self, uid: TxnUid, typed: &Typed) {
         let source = self.input.gone.get(&uid).cloned().unwrap_or_default();
         let left = Left { uid, source, typed: typed.clone() };
-        if !self.plan.left.contains(&left) {
+        // Only a copied row comes twice: a search for every row would make thousands of decided rows slow.
+        if self.left.insert(uid) || !self.plan.left.contains(&left) {
             self.plan.left.push(left);
         }
     }

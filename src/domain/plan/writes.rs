@@ -103,7 +103,10 @@ impl<'a> Writes<'a> {
             plan.rows.push(Request::InsertRows { sheet_id, start, count: n_new + spare, inherit_from_before });
             plan.rows.extend(new_rows(sheet_id, start, &prepared.columns, self.inserted));
         }
-        plan.rows.extend(removals(sheet_id, self.removed));
+        // Rows are removed last: what stood at or below the inserted rows has moved down by then.
+        let n_inserted = n_new + spare;
+        let removed = self.removed.into_iter().map(|row| if row >= start { row + n_inserted } else { row }).collect();
+        plan.rows.extend(removals(sheet_id, removed));
     }
 }
 

@@ -173,9 +173,9 @@ fn approved(cell: &Value) -> Approved {
         Value::Text(text) => match text.trim() {
             text if text.eq_ignore_ascii_case("true") => Approved::Yes,
             text if text.is_empty() || text.eq_ignore_ascii_case("false") => Approved::No,
-            text => Approved::Odd(text.to_owned()),
+            text => Approved::Odd(text.replace('\0', "")),
         },
-        Value::Number(_) | Value::Error(_) => Approved::Odd(plain_text(cell)),
+        Value::Number(_) | Value::Error(_) => Approved::Odd(plain_text(cell).replace('\0', "")),
     }
 }
 

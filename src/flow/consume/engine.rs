@@ -365,13 +365,21 @@ impl<T: Topic> Engine<T> {
         self.load.1 = self.load.1.saturating_sub(bytes);
     }
 
+    /// The load that moves on. What waits in stopped partitions is bounded by what was under way when they stopped, and must not keep the others.
+    fn moving(&self) -> (usize, usize) {
+        let (n, bytes) = self.partitions.at_a_stop();
+        (self.load.0.saturating_sub(n), self.load.1.saturating_sub(bytes))
+    }
+
     fn is_full(&self) -> bool {
-        self.load.0 >= self.settings.max_in_flight || self.load.1 >= self.settings.max_in_flight_bytes
+        let (n, bytes) = self.moving();
+        n >= self.settings.max_in_flight || bytes >= self.settings.max_in_flight_bytes
     }
 
     /// Pauses reading above the limit, resumes below half of it. Polling goes on all the time.
     fn press(&mut self) {
-        let calm = self.load.0 * 2 <= self.settings.max_in_flight && self.load.1 * 2 <= self.settings.max_in_flight_bytes;
+        let (n, bytes) = self.moving();
+        let calm = n * 2 <= self.settings.max_in_flight && bytes * 2 <= self.settings.max_in_flight_bytes;
         if !self.paused && self.is_full() {
             self.paused = true;
             self.source.pause(&self.offsets.assigned());

@@ -64,7 +64,11 @@ impl<T: Topic> Handler<T> {
             let Some((company, record)) = places.get(n) else { continue };
             let prepared = match (stuck.get(company), item.work) {
                 (Some(reason), _) => Prepared::Stuck(again(reason)),
-                (None, Some(work)) => Prepared::Work(work),
+                (None, Some(work)) => match self.routes.of(company).await {
+                    // Work may have waited since it was routed, and a change of the company's row is to be seen within 5 s.
+                    Ok(Routing::Known(route)) if route == self.topic.route_of(&work) => Prepared::Work(work),
+                    _ => self.prepare(record).await,
+                },
                 (None, None) => self.prepare(record).await,
             };
             match prepared {

@@ -1,6 +1,7 @@
 //! What the engine starts and does not wait for: everything that asks a database. Each job ends with exactly one [`Ended`].
 //!
-//! What must never happen here: a job that keeps the engine's state, or one that never ends (every statement has a timeout).
+//! What must never happen here: a job that keeps the engine's state, or one that never ends (whatever asks a database is bounded on this
+//! side too: a server that is lost sends no error).
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::store::control::dead_letters;
 use crate::store::control::held::{self, Join};
 use crate::store::control::poison::{self, Count};
 use crate::store::error::describe;
+use crate::store::pools::{PATIENCE, within};
 
 /// Why a job failed: the control database, in words.
 pub type ControlDown = String;
@@ -64,8 +66,8 @@ pub async fn hold<T: Topic>(handler: Arc<Handler<T>>, holding: Holding<T::Work>)
     let records: Vec<_> = holding.entries.iter().map(|entry| Arc::clone(&entry.record)).collect();
     let company = holding.company.as_str();
     let result = match &holding.cause {
-        Some(cause) => held::hold(&handler.control, company, cause, &records).await.map(|()| Join::Held),
-        None => held::join(&handler.control, company, handler.topic.kind(), &handler.name, &records).await,
+        Some(cause) => within(PATIENCE, held::hold(&handler.control, company, cause, &records)).await.map(|()| Join::Held),
+        None => within(PATIENCE, held::join(&handler.control, company, handler.topic.kind(), &handler.name, &records)).await,
     };
     Ended::Held { result: result.map_err(|error| describe(&error)), holding }
 }
@@ -76,7 +78,7 @@ pub async fn bury<T: Topic>(handler: Arc<Handler<T>>, group: Arc<str>, burial: B
     let written = async {
         dead_letters::insert(&handler.control, &letters).await?;
         if !burial.counts.is_empty() {
-            poison::save(&handler.control, &group, &handler.name, &burial.counts).await?;
+            within(PATIENCE, poison::save(&handler.control, &group, &handler.name, &burial.counts)).await?;
         }
         Ok::<_, sqlx::Error>(())
     };
@@ -90,12 +92,12 @@ pub async fn route<T: Topic>(handler: Arc<Handler<T>>, company: CompanyId) -> En
 }
 
 pub async fn prepare<T: Topic>(handler: Arc<Handler<T>>, group: Arc<str>, partitions: Vec<i32>) -> Ended<T::Work> {
-    let result = look(&handler, &group, &partitions).await.map_err(|error| describe(&error));
+    let result = within(PATIENCE, look(&handler, &group, &partitions)).await.map_err(|error| describe(&error));
     Ended::Prepared { partitions, result }
 }
 
 pub async fn look_around<T: Topic>(handler: Arc<Handler<T>>, group: Arc<str>, stopped: Vec<i32>) -> Ended<T::Work> {
-    let result = look(&handler, &group, &stopped).await.map_err(|error| describe(&error));
+    let result = within(PATIENCE, look(&handler, &group, &stopped)).await.map_err(|error| describe(&error));
     Ended::Looked { stopped, result }
 }
 

@@ -94,6 +94,13 @@ impl Partitions {
         self.all.iter().filter(|(_, state)| wanted(state.phase)).map(|(partition, _)| *partition).collect()
     }
 
+    /// Messages and payload bytes that wait in stopped partitions: perhaps for days, so nothing else may wait for them.
+    pub fn at_a_stop(&self) -> (usize, usize) {
+        let stopped = self.all.values().filter(|state| matches!(state.phase, Phase::Stopped { .. }));
+        let waiting = stopped.flat_map(|state| &state.stash);
+        waiting.fold((0, 0), |(n, bytes), record| (n + 1, bytes + record.payload.as_ref().map_or(0, Vec::len)))
+    }
+
     /// Counts that Postgres does not know yet; they are taken as written.
     pub fn take_dirty(&mut self) -> Vec<Count> {
         let dirty = self.all.iter_mut().filter(|(_, state)| state.dirty);

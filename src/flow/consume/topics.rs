@@ -42,6 +42,9 @@ pub trait Topic: Send + Sync + fmt::Debug + 'static {
     /// Poison, when the message contradicts the route.
     fn route(&self, record: &Arc<Record>, message: Self::Message, route: &Arc<Route>) -> Result<Self::Work, Poison>;
 
+    /// The route that the work was given.
+    fn route_of(&self, work: &Self::Work) -> Arc<Route>;
+
     /// Work with the same key may be handled in one call.
     fn key(&self, work: &Self::Work) -> LaneKey;
 
@@ -110,6 +113,10 @@ impl<H: TxnsHandler> Topic for TxnsTopic<H> {
         Ok(TxnsWork { record: Arc::clone(record), route: Arc::clone(route), batch: message.batch, bad: message.bad })
     }
 
+    fn route_of(&self, work: &TxnsWork) -> Arc<Route> {
+        Arc::clone(&work.route)
+    }
+
     fn key(&self, work: &TxnsWork) -> LaneKey {
         LaneKey::Database(work.route.dsn.clone())
     }
@@ -161,6 +168,10 @@ impl<H: PromoteHandler> Topic for PromoteTopic<H> {
     fn route(&self, record: &Arc<Record>, (request, v1_routing): Self::Message, route: &Arc<Route>) -> Result<PromoteWork, Poison> {
         agrees(v1_routing.as_ref(), route)?;
         Ok(PromoteWork { record: Arc::clone(record), route: Arc::clone(route), request })
+    }
+
+    fn route_of(&self, work: &PromoteWork) -> Arc<Route> {
+        Arc::clone(&work.route)
     }
 
     fn key(&self, work: &PromoteWork) -> LaneKey {

@@ -4,6 +4,7 @@
 //! happen here: a later message of a company applied when an earlier one is stuck, or an outage taken for bad data.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::fold::Piece;
 use super::problem::{self, MAX_TRIES, Problem, lost_to_another};
@@ -14,6 +15,7 @@ use crate::domain::ids::batch_signature;
 use crate::flow::work::{Handled, NewLetter, Stuck};
 use crate::store::control::dead_letters;
 use crate::store::error::describe;
+use crate::store::pools::{PATIENCE, within};
 
 /// What came of some works.
 #[derive(Debug, Default)]
@@ -112,7 +114,7 @@ impl Ingest {
     async fn try_commit(&self, pieces: &[Piece<'_>]) -> Result<Done, Problem> {
         let mut tries = 1;
         loop {
-            let error = match self.commit(pieces).await {
+            let error = match within(patience(pieces), self.commit(pieces)).await {
                 Ok(done) => {
                     done.counts.report(&*self.metrics);
                     return Ok(done);
@@ -134,6 +136,12 @@ impl Ingest {
         }
         problem
     }
+}
+
+/// How long the database is waited for: longer for many rows, so that a large message on a slow machine is not given up again and again.
+pub(super) fn patience(pieces: &[Piece<'_>]) -> Duration {
+    let rows: usize = pieces.iter().map(|piece| piece.rows.len()).sum();
+    PATIENCE + Duration::from_millis(u64::try_from(rows).unwrap_or(u64::MAX).saturating_mul(2))
 }
 
 fn settled(pieces: &[Piece<'_>], done: Done) -> Settled {

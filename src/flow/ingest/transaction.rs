@@ -9,6 +9,7 @@ use sqlx::{Acquire, PgConnection, PgTransaction};
 use super::fold::{Company, Fold, Folded, Piece, Writes};
 use super::problem::code;
 use super::schemas::Unusable;
+use super::settle::patience;
 use super::{Counts, Ingest};
 use crate::domain::rules::RuleSet;
 use crate::flow::work::Handled;
@@ -17,6 +18,7 @@ use crate::store::company::state::{self, StateRow};
 use crate::store::company::transactions::{self, StoredTxn};
 use crate::store::company::{matched, pending};
 use crate::store::error::{Fault, classify};
+use crate::store::pools::{PATIENCE, within};
 
 /// What was committed.
 #[derive(Debug)]
@@ -58,9 +60,9 @@ impl Ingest {
     /// Which rows of a message Postgres rejects, with the SQLSTATE. Found by halving, under savepoints of one transaction that is rolled back.
     pub(super) async fn rejected_rows(&self, piece: &Piece<'_>) -> Result<Vec<(usize, String)>, Unusable> {
         let all = std::slice::from_ref(piece);
-        let (mut tx, known) = self.open(piece, all).await?;
+        let (mut tx, known) = within(PATIENCE, self.open(piece, all)).await?;
         let companies = known.companies();
-        let stored = load(&mut tx, &Fold::new(&companies, all, &known.ledger), all).await?;
+        let stored = within(patience(all), load(&mut tx, &Fold::new(&companies, all, &known.ledger), all)).await?;
         let mut rejected = Vec::new();
         // Halves still to be tried, the first on top: at most about two per halving.
         let mut halves: Vec<_> = std::iter::once(0..piece.rows.len()).collect();
@@ -68,7 +70,7 @@ impl Ingest {
             let part = [piece.part(half.clone())];
             let mut fold = Fold::new(&companies, &part, &known.ledger);
             fold.take_stored(&stored);
-            match try_out(&mut tx, &fold.run(&part).writes).await {
+            match within(patience(&part), try_out(&mut tx, &fold.run(&part).writes)).await {
                 Ok(()) => {}
                 Err(error) if classify(&error) != Fault::Data => return Err(error.into()),
                 Err(error) if half.len() <= 1 => rejected.extend(half.map(|row| (row, code(&error)))),

@@ -12,6 +12,8 @@
 //! | `project` | Postgres in one snapshot per company, the plan, answers stored |
 //! | `send`    | intent, one atomic batch, the answer checked by planning again on what it shows, ledger |
 //!
+//! `run` is the loop around them.
+//!
 //! A batch carries as many companies as fit 2 MB, those that have waited longest first; what does not fit, and what the answer shows as
 //! damaged by people's edits, goes into the next round at once.
 //!
@@ -22,6 +24,7 @@ mod lease;
 mod project;
 mod read;
 mod round;
+mod run;
 mod send;
 mod settle;
 mod wake;
@@ -45,6 +48,7 @@ use crate::flow::routing::RoutingCache;
 use crate::ports::{CallError, SheetGateway};
 use crate::store::control::intents;
 use crate::store::control::spreadsheets::{self, SpreadsheetRow};
+use crate::store::error::{Fault, classify, describe};
 use crate::store::pools::Pools;
 
 pub use project::{Preview, PreviewError};
@@ -52,7 +56,7 @@ pub use read::{PendingRead, ReadError};
 pub use round::PostRound;
 
 /// Spreadsheets posted to at the same time. The shared budget of calls is what really limits it.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 /// Rounds of one spreadsheet in one pass: batches that were too large for one call, and damage healed.
 const MAX_ROUNDS: usize = 12;
 /// Plans made afresh after a refusal, before the companies are tried one by one.
@@ -99,7 +103,6 @@ impl std::fmt::Debug for PosterOptions {
 /// Keeps tabs equal to Postgres. Cheap to share by `Arc`.
 pub struct Poster {
     options: PosterOptions,
-    slow: wake::Slow,
 }
 
 impl std::fmt::Debug for Poster {
@@ -175,7 +178,7 @@ struct Session<'a> {
 
 impl Poster {
     pub fn new(options: PosterOptions) -> Self {
-        Self { options, slow: wake::Slow::default() }
+        Self { options }
     }
 
     /// The handle to notify when a tab has become due.
@@ -210,7 +213,7 @@ impl Poster {
         };
         let lease = lease::Lease::hold(control.clone(), id.to_owned(), self.options.holder);
         self.options.faults.reached(CrashPoint::PostLeased).await;
-        let failures = row.failures;
+        let (failures, was_never_swept) = (row.failures, row.swept_at.is_none());
         let mut session = Session {
             options: &self.options,
             gateway: gateway.as_ref(),
@@ -225,7 +228,7 @@ impl Poster {
         match ended {
             Ok(()) => {
                 spreadsheets::set_ok(control, id).await?;
-                if work.is_sweep {
+                if work.is_sweep || was_never_swept {
                     spreadsheets::set_swept(control, id, self.options.clock.now()).await?;
                 }
             }
@@ -238,6 +241,10 @@ impl Poster {
     /// Records why a spreadsheet waits, and when it is tried again.
     async fn set_back(&self, work: &Work, halt: Halt, failures: i32, round: &mut PostRound) -> Result<(), sqlx::Error> {
         let (state, reason, pause) = match halt {
+            // The control database is well: it is this spreadsheet's data that it does not take, which must not stop the others.
+            Halt::Control(error) if classify(&error) == Fault::Data => {
+                ("parked", format!("the control database rejects what this spreadsheet's post is to record: {}", describe(&error)), PARKED_RETRY)
+            }
             Halt::Control(error) => return Err(error),
             Halt::LeaseLost => {
                 round.held_elsewhere += 1;
@@ -308,6 +315,10 @@ impl Session<'_> {
     /// Which company's part of the batch is it that is refused?
     async fn one_by_one(&mut self, reason: &str) -> Result<(), Halt> {
         let companies = std::mem::take(&mut self.todo);
+        if companies.is_empty() {
+            // Nothing but the fence was in the batch: no company is to blame.
+            return Err(Halt::Parked(format!("the spreadsheet service refuses Kylo's own marks in spreadsheet {}: {reason}", self.spreadsheet)));
+        }
         let alone = companies.len() == 1;
         for company in companies {
             self.todo = vec![company.clone()];

@@ -29,6 +29,15 @@ const BATCH_BYTES: usize = 2_000_000;
 /// A company whose database is down is tried again after this time.
 const DOWN_RETRY: std::time::Duration = std::time::Duration::from_secs(4);
 
+/// To read or to write one company's side of a post. The server's own limit of a statement does not run while the server is
+/// frozen.
+const DATABASE_WITHIN: std::time::Duration = std::time::Duration::from_secs(45);
+
+/// A server that is frozen keeps its connections and answers nothing: only this side can give up.
+pub(super) async fn bounded<T>(within: std::time::Duration, answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    tokio::time::timeout(within, answer).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}
+
 /// A company's tabs as Postgres wants them, at one instant.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
@@ -152,7 +161,7 @@ impl Session<'_> {
         let observed = |role| located(role).and_then(|located| located.sheet_id).and_then(|id| look.tab(id));
         let typed = tabs::typed(&self.options.control, route.company.as_str(), Role::Pending.as_str()).await?;
         let is_due = |role: Role| work.due.contains(&role);
-        let wanted = match load(&self.options.pools, route, is_due, observed(Role::Pending), typed).await {
+        let wanted = match bounded(DATABASE_WITHIN, load(&self.options.pools, route, is_due, observed(Role::Pending), typed)).await {
             Ok(wanted) => wanted,
             Err(error) => return self.database_failed(route, &error).await.map(|()| None),
         };
@@ -176,7 +185,7 @@ impl Session<'_> {
     pub(super) async fn store_answers(&mut self, plans: Vec<CompanyPlan>) -> Result<Vec<CompanyPlan>, Halt> {
         let mut stored = Vec::with_capacity(plans.len());
         for plan in plans {
-            match store_answers(&self.options.pools, &plan).await {
+            match bounded(DATABASE_WITHIN, store_answers(&self.options.pools, &plan)).await {
                 Ok(()) => stored.push(plan),
                 Err(error) => self.database_failed(&plan.route, &error).await?,
             }
@@ -186,6 +195,10 @@ impl Session<'_> {
 
     /// Nothing differs: the tabs show what Postgres says up to here.
     pub(super) async fn record_equal(&mut self, plans: Vec<CompanyPlan>) -> Result<Step, Halt> {
+        // Who was frozen since the read would put an older state in the place of a newer one.
+        if !spreadsheets::renew(&self.options.control, self.spreadsheet.as_str(), self.options.holder).await? {
+            return Err(Halt::LeaseLost);
+        }
         let mut tx = self.options.control.begin().await?;
         for plan in &plans {
             for tab in &plan.tabs {

@@ -25,7 +25,12 @@ impl Session<'_> {
     pub(super) async fn settle(&mut self, metadata: &[MetadataEntry]) -> Result<Settled, Halt> {
         let control = &self.options.control;
         let mut settled = Settled::default();
-        for intent in intents::open(control, self.spreadsheet.as_str()).await? {
+        let open = intents::open(control, self.spreadsheet.as_str()).await?;
+        // Every open intent was planned upon the generation before its own. If the spreadsheet shows less, it is an older version, and the next batch
+        // cannot carry the intent's id: only another epoch stops it.
+        let planned_upon = open.iter().map(|intent| intent.generation - 1).max().unwrap_or_default();
+        self.row.confirmed_generation = self.row.confirmed_generation.max(planned_upon);
+        for intent in open {
             if intent.state == "planned" && intents::abandon(control, intent.intent_id).await? {
                 continue;
             }

@@ -1,65 +1,35 @@
-//! Which spreadsheets have work, and the loop that does it.
+//! Which spreadsheets have work.
 //!
-//! A tab is due when `company_state.<role>_seq` differs from its `posted_seq`. The loop is woken by this process (`wake`), by other processes
-//! (NOTIFY on the control database) and by a timer, so a lost signal costs two seconds, never work. What must never happen here: a look at
-//! any company outside the canary list.
+//! A tab is due when `company_state.<role>_seq` differs from its `posted_seq`. What must never happen here: a look at any company outside the
+//! canary list, or a company's database holding up the others'.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
-use sqlx::postgres::PgListener;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
+use super::project::bounded;
 use super::read::binding;
 use super::{CompanyWork, PostRound, Poster, Work};
 use crate::domain::company::{Dsn, Route, SchemaName, SpreadsheetId};
 use crate::domain::tab::{Role, hex};
 use crate::store::company::projection::{self, StateRow};
+use crate::store::control::intents;
 use crate::store::control::spreadsheets::{self, SpreadsheetRow, TroubleRow};
 use crate::store::control::tabs::{self, TabRow};
-use crate::store::control::{due, intents};
 use crate::store::error::{Fault, classify, describe};
-use crate::store::pools::Pools;
 
-/// Without any signal, due tabs are found after this time.
-const TIMER: Duration = Duration::from_millis(1_500);
-/// After a signal, others are waited for, so that one post carries them all.
-const GATHER: Duration = Duration::from_millis(300);
-/// When the control database is down.
-const CONTROL_PAUSE: Duration = Duration::from_secs(2);
-/// A pass waits this long for a company's database; its answer counts in the first pass after it has come.
-const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// A company whose database is down is looked at again after this time.
 const DOWN_RETRY: Duration = Duration::from_secs(4);
+/// A database that has not said by now how far its companies are counts as down. Everybody waits for the slowest, so one that was down when it
+/// was last asked gets less time.
+const STATES_WITHIN: Duration = Duration::from_secs(5);
+const STATES_WITHIN_AFTER_TROUBLE: Duration = Duration::from_secs(2);
 
 type Target = (Dsn, SchemaName);
-type Asked = JoinHandle<Result<Vec<StateRow>, sqlx::Error>>;
-
-/// Questions to company databases that a pass did not wait for: one that does not answer must not delay everybody's posts (I6).
-#[derive(Debug, Default)]
-pub(super) struct Slow(Mutex<HashMap<Target, Asked>>);
-
-impl Slow {
-    fn take(&self, target: &Target) -> Option<Asked> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(target)
-    }
-
-    fn keep(&self, target: Target, asked: Asked) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(target, asked);
-    }
-}
-
-async fn states_of(pools: Arc<Pools>, (dsn, schema): Target, companies: Vec<String>) -> Result<Vec<StateRow>, sqlx::Error> {
-    let mut tx = pools.begin(&dsn, &schema).await?;
-    let states = projection::states(&mut tx, &companies).await?;
-    tx.commit().await?;
-    Ok(states)
-}
 
 /// The control database's view of all posting.
 struct Ledger {
@@ -87,7 +57,7 @@ impl Poster {
         for waiting in ledger.troubles.values().filter_map(|trouble| trouble.retry_at).filter(|at| *at > now) {
             round.retry_at(waiting);
         }
-        let states = self.states(asked, &mut round).await?;
+        let states = self.states(asked, &ledger.troubles, &mut round).await?;
         let work = open.into_iter().filter_map(|(id, routes)| self.work(id, &routes, &ledger, &states, now)).collect();
         Ok((work, round))
     }
@@ -103,46 +73,44 @@ impl Poster {
     }
 
     /// The states of these companies, one query per schema. A database that fails costs its own companies only.
-    async fn states(&self, routes: Vec<Arc<Route>>, round: &mut PostRound) -> Result<HashMap<String, StateRow>, sqlx::Error> {
+    async fn states(
+        &self,
+        routes: Vec<Arc<Route>>,
+        troubles: &HashMap<String, TroubleRow>,
+        round: &mut PostRound,
+    ) -> Result<HashMap<String, StateRow>, sqlx::Error> {
         let mut targets: HashMap<Target, Vec<Arc<Route>>> = HashMap::new();
         for route in routes {
             targets.entry((route.dsn.clone(), route.schema.clone())).or_default().push(route);
         }
+        let is_troubled = |route: &Arc<Route>| troubles.contains_key(route.company.as_str());
         let asked = targets.into_iter().map(|(target, routes)| async move {
-            let answer = self.ask(target, &routes).await;
+            let within = if routes.iter().any(is_troubled) { STATES_WITHIN_AFTER_TROUBLE } else { STATES_WITHIN };
+            let answer = bounded(within, self.states_of(&target, &routes)).await;
             (routes, answer)
         });
         let mut found = HashMap::new();
         for (routes, answer) in futures::future::join_all(asked).await {
             match answer {
-                Some(Ok(states)) => found.extend(states.into_iter().map(|state| (state.company_id.clone(), state))),
-                Some(Err(error)) => self.record_failure(&routes, &error, round).await?,
-                None => {}
+                Ok(states) => {
+                    found.extend(states.into_iter().map(|state| (state.company_id.clone(), state)));
+                    // A company without a batch has nothing to post, so no post will show that it is well again.
+                    for route in routes.iter().filter(|route| is_troubled(route) && !found.contains_key(route.company.as_str())) {
+                        spreadsheets::clear_trouble(&self.options.control, route.company.as_str()).await?;
+                    }
+                }
+                Err(error) => self.record_failure(&routes, &error, round).await?,
             }
         }
         Ok(found)
     }
 
-    /// Asks one database, or hears what it has answered to an earlier pass. `None`: it has not answered yet; a later pass looks again.
-    async fn ask(&self, target: Target, routes: &[Arc<Route>]) -> Option<Result<Vec<StateRow>, sqlx::Error>> {
-        let mut asked = match self.slow.take(&target) {
-            Some(asked) if !asked.is_finished() => {
-                self.slow.keep(target, asked);
-                return None;
-            }
-            Some(asked) => asked,
-            None => {
-                let companies = routes.iter().map(|route| route.company.to_string()).collect();
-                tokio::spawn(states_of(Arc::clone(&self.options.pools), target.clone(), companies))
-            }
-        };
-        match tokio::time::timeout(ANSWER_WITHIN, &mut asked).await {
-            Ok(answer) => answer.ok(),
-            Err(_) => {
-                self.slow.keep(target, asked);
-                None
-            }
-        }
+    async fn states_of(&self, (dsn, schema): &Target, routes: &[Arc<Route>]) -> Result<Vec<StateRow>, sqlx::Error> {
+        let companies: Vec<String> = routes.iter().map(|route| route.company.to_string()).collect();
+        let mut tx = self.options.pools.begin(dsn, schema).await?;
+        let states = projection::states(&mut tx, &companies).await?;
+        tx.commit().await?;
+        Ok(states)
     }
 
     async fn record_failure(&self, routes: &[Arc<Route>], error: &sqlx::Error, round: &mut PostRound) -> Result<(), sqlx::Error> {
@@ -190,65 +158,6 @@ impl Poster {
         let has_work = !companies.is_empty() || ledger.unsettled.contains(spreadsheet.as_str());
         let companies = companies.into_iter().map(|(_, work)| work).collect();
         has_work.then(|| Work { config_version: config_version(routes), spreadsheet, companies, is_sweep })
-    }
-
-    /// Posts whatever is due until it is cancelled. A pass under way is finished first; the caller bounds that time.
-    pub async fn run(&self, cancel: CancellationToken) {
-        self.run_observed(cancel, |_| {}).await;
-    }
-
-    /// Like [`Poster::run`]; `observe` hears of every pass (heartbeat, metrics).
-    pub async fn run_observed(&self, cancel: CancellationToken, observe: impl Fn(&Result<PostRound, sqlx::Error>) + Send) {
-        if self.options.gateway.is_none() {
-            cancel.cancelled().await;
-            return;
-        }
-        let listening = tokio::spawn(listen(self.options.control.clone(), self.wake()));
-        while !cancel.is_cancelled() {
-            let passed = self.post_once().await;
-            observe(&passed);
-            let pause = match passed {
-                Ok(round) if round.again => continue,
-                Ok(round) => {
-                    let until = round.next_retry.and_then(|at| (at - self.options.clock.now()).to_std().ok());
-                    until.unwrap_or(TIMER).min(TIMER).max(Duration::from_millis(50))
-                }
-                Err(error) => {
-                    warn!(reason = describe(&error), "the control database is down: posting waits");
-                    CONTROL_PAUSE
-                }
-            };
-            tokio::select! {
-                () = cancel.cancelled() => {}
-                () = tokio::time::sleep(pause) => {}
-                () = self.options.wake.notified() => {
-                    tokio::select! {
-                        () = cancel.cancelled() => {}
-                        () = tokio::time::sleep(GATHER) => {}
-                    }
-                }
-            }
-        }
-        listening.abort();
-    }
-}
-
-/// Turns NOTIFY of other processes into wake-ups. A connection that is lost is made anew; the timer covers the gap.
-async fn listen(control: sqlx::PgPool, wake: Arc<tokio::sync::Notify>) {
-    loop {
-        let heard = async {
-            let mut listener = PgListener::connect_with(&control).await?;
-            listener.listen(due::CHANNEL).await?;
-            loop {
-                listener.recv().await?;
-                wake.notify_one();
-            }
-        };
-        let ended: Result<(), sqlx::Error> = heard.await;
-        if let Err(error) = ended {
-            debug!(reason = describe(&error), "not listening for due tabs");
-        }
-        tokio::time::sleep(CONTROL_PAUSE).await;
     }
 }
 

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 
 use crate::flow::work::{LetterKind, NewLetter};
+use crate::store::pools::{PATIENCE, within};
 
 /// Longest reason that is kept, in characters.
 const MAX_REASON: usize = 2_000;
@@ -50,6 +51,10 @@ pub async fn insert(pool: &PgPool, letters: &[NewLetter]) -> Result<Vec<i64>, sq
     if letters.is_empty() {
         return Ok(Vec::new());
     }
+    within(PATIENCE, write(pool, letters)).await
+}
+
+async fn write(pool: &PgPool, letters: &[NewLetter]) -> Result<Vec<i64>, sqlx::Error> {
     let (columns, places) = columns(letters);
     let rows = sqlx::query!(
         r#"WITH input AS (
@@ -329,13 +334,13 @@ pub async fn replay_not_sent(pool: &PgPool, id: i64) -> Result<(), sqlx::Error> 
 /// # Errors
 /// The control database's.
 pub async fn resolve(pool: &PgPool, topic: &str, ids: &[i64]) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query!(
+    let closing = sqlx::query!(
         "UPDATE control.dead_letters SET state = 'resolved', settled_at = now() WHERE id = ANY($1) AND topic = $2 AND state = 'replaying'",
         ids,
         topic
     )
-    .execute(pool)
-    .await?;
+    .execute(pool);
+    let done = within(PATIENCE, closing).await?;
     Ok(done.rows_affected())
 }
 
