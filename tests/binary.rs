@@ -20,6 +20,8 @@ mod offsets;
 mod process;
 #[path = "e2e/sheets.rs"]
 mod sheets;
+#[path = "e2e/worker.rs"]
+mod worker;
 #[path = "e2e/world.rs"]
 mod world;
 
@@ -33,6 +35,9 @@ use rand::Rng;
 use serde_json::{Value, json};
 use world::{Mode, Place, World};
 
+/// Variables, and what the refusal must say.
+type Case<'a> = (&'a [(&'a str, &'a str)], [&'a str; 2]);
+
 async fn refusal(variables: &[(&str, &str)], code: i32) -> String {
     let environment: Vec<_> = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     let run = run(&environment, &["run"]).await;
@@ -45,7 +50,7 @@ async fn refusal(variables: &[(&str, &str)], code: i32) -> String {
 async fn what_cannot_be_used_is_refused_at_start_with_exit_2_and_says_what_to_do() {
     let database = database::Database::create().await;
     let dsn = ("PG_DSN_RW", database.dsn.as_str());
-    let cases: [(&[(&str, &str)], [&str; 2]); 6] = [
+    let cases: [Case<'_>; 6] = [
         (&[], ["PG_DSN_RW is not set", "postgres://user:password@host:5432/kylo"]),
         (&[dsn, ("KYLO_SHEET_POST", "1")], ["KYLO_SHEET_POST is not a variable", "did you mean KYLO_SHEETS_POST?"]),
         (&[dsn, ("KYLO_SHEETS_POST", "2")], ["KYLO_SHEETS_POST is \"2\"", "0"]),

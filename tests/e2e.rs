@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+#[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "support/database.rs"]
 mod database;
 #[path = "e2e/databases.rs"]

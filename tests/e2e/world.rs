@@ -276,6 +276,7 @@ impl World {
     pub async fn end(mut self) {
         self.stop().await;
         self.producer.flush(Duration::from_secs(5)).await.unwrap();
+        super::offsets::delete(&[&self.topic_txns(), &self.topic_promote()]).await;
     }
 
     fn assert_workers_live(&self) {
