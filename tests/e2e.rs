@@ -5,12 +5,31 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+#[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "support/database.rs"]
 mod database;
+#[path = "e2e/databases.rs"]
+mod databases;
+#[path = "e2e/faults.rs"]
+mod faults;
+#[path = "e2e/health.rs"]
+mod health;
 #[path = "e2e/isolation.rs"]
 mod isolation;
+#[path = "e2e/letters.rs"]
+mod letters;
+#[path = "e2e/messages.rs"]
+mod messages;
 #[path = "e2e/offsets.rs"]
 mod offsets;
+#[path = "e2e/outages.rs"]
+mod outages;
+#[path = "e2e/people.rs"]
+mod people;
+#[path = "e2e/process.rs"]
+mod process;
+#[path = "e2e/proxy.rs"]
+mod proxy;
 #[path = "e2e/scale.rs"]
 mod scale;
 #[path = "e2e/sheets.rs"]

@@ -6,7 +6,8 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use super::database::Database;
-use super::world::{Mode, Place, World, batch, row};
+use super::messages::{batch, row};
+use super::world::{Mode, Place, World};
 
 /// A routing as the original's messages carried it, put together from several companies' at random.
 fn foreign_routing(random: &mut StdRng, places: &[Place]) -> Value {

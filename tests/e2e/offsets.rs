@@ -1,8 +1,10 @@
-//! What a consumer group has committed, asked of the broker itself.
+//! The broker itself: what a consumer group has committed, and the end of a test's topics.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -23,4 +25,10 @@ pub async fn committed(group: &str, topic: &str, partitions: Vec<i32>) -> BTreeM
         answer.elements().iter().filter_map(|part| Some((part.partition(), offset(part.offset())?))).collect()
     };
     tokio::task::spawn_blocking(asked).await.unwrap()
+}
+
+/// Deletes topics, so that a broker that is used by many runs does not fill up. One that stays behind harms no other test.
+pub async fn delete(topics: &[&str]) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
+    let _ = admin.delete_topics(topics, &AdminOptions::new()).await;
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::world::{Mode, World, batch, row};
+use super::messages::{batch, row};
+use super::world::{Mode, World};
 
 const TEN: [&str; 10] = ["701", "702", "703", "704", "705", "706", "707", "708", "709", "710"];
 

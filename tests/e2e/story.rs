@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::world::{Mode, World, batch, row};
+use super::messages::{batch, row};
+use super::world::{Mode, World};
 
 /// The three sample transactions, as the webhook's workflow publishes them: one message per company.
 async fn publish_samples(world: &World) {

@@ -9,16 +9,13 @@ use std::ffi::OsString;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, TimeDelta, Utc};
 use fake_sheets::{FakeSheets, Handle, Model, Options, Role};
 use kylo::adapters::kafka::admin::{TopicSpec, TopicState, ensure};
 use kylo::adapters::kafka::client::KafkaSettings;
-use kylo::adapters::kafka::producer::{Delivered, KafkaProducer, OutRecord};
+use kylo::adapters::kafka::producer::{Delivered, KafkaProducer};
 use kylo::config::Settings;
 use kylo::config::env::Typed;
 use kylo::runtime::{Workers, run_until};
-use serde_json::{Value, json};
-use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::database::{Database, variable};
 
 /// Longer than anything takes on a busy machine; a test that waits in vain fails after it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Everything in one process, without HTTP.
 pub const ALL: Workers = Workers { command: "run", txns: true, promote: true, poster: true, http: None };
@@ -198,8 +195,8 @@ impl World {
 
     // --- Workers ---
 
-    /// The settings a process of this world would have.
-    pub fn settings(&self, mode: &Mode) -> Settings {
+    /// The environment of a process of this world.
+    pub fn environment(&self, mode: &Mode) -> BTreeMap<&'static str, String> {
         let mut variables = BTreeMap::from([
             ("KAFKA_BROKERS", brokers()),
             ("KAFKA_TOPIC_TXNS", self.topic_txns()),
@@ -223,7 +220,12 @@ impl World {
             variables.insert("KYLO_SHEETS_POST_COMPANIES", (*companies).to_owned());
         }
         variables.extend(self.variables.clone());
-        let pairs = variables.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        variables
+    }
+
+    /// The settings that a process would make of it.
+    pub fn settings(&self, mode: &Mode) -> Settings {
+        let pairs = self.environment(mode).into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
         Settings::resolve(&Typed::read(pairs, &BTreeMap::new()).unwrap()).unwrap()
     }
 
@@ -274,6 +276,7 @@ impl World {
     pub async fn end(mut self) {
         self.stop().await;
         self.producer.flush(Duration::from_secs(5)).await.unwrap();
+        super::offsets::delete(&[&self.topic_txns(), &self.topic_promote()]).await;
     }
 
     fn assert_workers_live(&self) {
@@ -328,123 +331,8 @@ impl World {
         })
         .await;
     }
-
-    // --- Databases ---
-
-    pub async fn control_number(&self, sql: &str) -> i64 {
-        sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&self.control.pool).await.unwrap()
-    }
-
-    /// A column of texts from the control database.
-    pub async fn control_texts(&self, sql: &str) -> Vec<String> {
-        sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_all(&self.control.pool).await.unwrap()
-    }
-
-    pub async fn control_execute(&self, sql: &str) {
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&self.control.pool).await.unwrap();
-    }
-
-    pub async fn number(&self, company: &str, sql: &str) -> i64 {
-        let mut tx = self.in_schema(company).await;
-        sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut *tx).await.unwrap()
-    }
-
-    /// A column of texts from a company's schema.
-    pub async fn texts(&self, company: &str, sql: &str) -> Vec<String> {
-        let mut tx = self.in_schema(company).await;
-        sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_all(&mut *tx).await.unwrap()
-    }
-
-    pub async fn execute(&self, company: &str, sql: &str) {
-        let mut tx = self.in_schema(company).await;
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut *tx).await.unwrap();
-        tx.commit().await.unwrap();
-    }
-
-    async fn in_schema(&self, company: &str) -> sqlx::Transaction<'static, sqlx::Postgres> {
-        let place = self.place(company);
-        let mut tx = place.pool.begin().await.unwrap();
-        sqlx::raw_sql(AssertSqlSafe(format!("SET LOCAL search_path = {}", place.schema))).execute(&mut *tx).await.unwrap();
-        tx
-    }
-
-    /// Every transaction is void, or open in pending, or live in matched: exactly one (I1); no open row has a rule in force (I11).
-    pub async fn assert_decided_once(&self, company: &str) {
-        let undecided = "SELECT count(*) FROM transactions t
-            LEFT JOIN pending_txns p ON p.company_id = t.company_id AND p.txn_uid = t.txn_uid AND p.status = 'open'
-            LEFT JOIN matched_txns m ON m.company_id = t.company_id AND m.txn_uid = t.txn_uid AND m.state <> 'withdrawn'
-            WHERE t.void::int + (p.txn_uid IS NOT NULL)::int + (m.txn_uid IS NOT NULL)::int <> 1";
-        assert_eq!(self.number(company, undecided).await, 0, "I1: transactions of {company} that are not exactly one of void, pending, matched");
-        let ruled = "SELECT count(*) FROM pending_txns p JOIN rules_active r ON r.company_id = p.company_id AND r.source_norm = p.description_norm
-                     WHERE p.status = 'open' AND p.description_norm <> ''";
-        assert_eq!(self.number(company, ruled).await, 0, "I11: open rows of {company} that a rule decides");
-    }
-
-    // --- Messages ---
-
-    pub async fn publish_raw(&self, topic: &str, key: Option<&str>, payload: Option<&[u8]>, headers: &[(&str, &str)]) -> Delivered {
-        let record = OutRecord {
-            topic: topic.to_owned(),
-            key: key.map(|key| key.as_bytes().to_vec()),
-            payload: payload.map(<[u8]>::to_vec),
-            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-        };
-        self.producer.publish(record).await.unwrap()
-    }
-
-    pub async fn publish(&self, message: &Value) -> Delivered {
-        let company = message["company_id"].as_str().unwrap();
-        self.publish_raw(&self.topic_txns(), Some(company), Some(message.to_string().as_bytes()), &[]).await
-    }
-
-    /// All at once, in order.
-    pub async fn publish_all(&self, messages: &[Value]) -> Vec<Delivered> {
-        let keyed: Vec<_> = messages.iter().map(|message| (message["company_id"].as_str().unwrap(), message)).collect();
-        self.publish_keyed(&keyed).await
-    }
-
-    pub async fn publish_keyed(&self, messages: &[(&str, &Value)]) -> Vec<Delivered> {
-        let record = |(key, message): &(&str, &Value)| OutRecord {
-            topic: self.topic_txns(),
-            key: Some(key.as_bytes().to_vec()),
-            payload: Some(message.to_string().into_bytes()),
-            headers: Vec::new(),
-        };
-        let records: Vec<OutRecord> = messages.iter().map(record).collect();
-        self.producer.publish_all(&records).await.into_iter().map(Result::unwrap).collect()
-    }
-
-    pub async fn promote(&self, company: &str, request: &str) {
-        let message = json!({"event_type": "PROMOTE_RULES", "version": 1, "company_id": company, "created_at": minute(0), "request_id": request});
-        self.publish_raw(&self.topic_promote(), Some(company), Some(message.to_string().as_bytes()), &[]).await;
-    }
-
-    /// Waits until a promote request has been applied.
-    pub async fn promoted(&self, company: &str, request: &str) {
-        self.company_counts(company, &format!("SELECT count(*) FROM promote_requests WHERE request_id = '{request}'"), 1).await;
-    }
 }
 
 fn same(now: i64, wanted: i64) -> Result<(), String> {
     if now == wanted { Ok(()) } else { Err(format!("{now} instead of {wanted}")) }
-}
-
-/// A moment of the test's day.
-pub fn minute(minutes: i64) -> DateTime<Utc> {
-    "2025-08-26T12:00:00Z".parse::<DateTime<Utc>>().unwrap() + TimeDelta::minutes(minutes)
-}
-
-/// A batch made `at` minutes into the test's day.
-pub fn batch(company: &str, batch_id: &str, at: i64, transactions: &[Value]) -> Value {
-    json!({"event_type": "TXNS_BATCH", "version": 2, "batch_id": batch_id, "company_id": company, "created_at": minute(at), "transactions": transactions})
-}
-
-/// A row with an id.
-pub fn row(id: &str, amount: &str, description: &str) -> Value {
-    json!({"id": id, "date": "2025-08-26", "amount": amount, "description": description})
-}
-
-/// A pool of one connection to the server itself, for what cannot be done from inside a database.
-pub async fn server() -> PgPool {
-    PgPoolOptions::new().max_connections(1).connect(&super::database::server_dsn()).await.unwrap()
 }
