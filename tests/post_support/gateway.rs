@@ -33,6 +33,8 @@ pub struct State {
     pub faults: VecDeque<Fault>,
     /// Every read fails with this while it is set.
     pub read_error: Option<CallError>,
+    /// Every batch in which this text stands is lost, as by a service that fails on it.
+    pub lost_with: Option<String>,
     pub late: Vec<(String, Vec<Request>)>,
     pub calls: Vec<String>,
     /// Every batch that was sent, as it was sent.
@@ -101,6 +103,9 @@ impl Service {
         state.calls.push("apply".to_owned());
         state.sent.push(batch.requests.clone());
         let unknown = || Some(Err(CallError::Unknown("timed out".to_owned())));
+        if state.lost_with.as_ref().is_some_and(|text| serde_json::to_string(&batch.requests).unwrap().contains(text)) {
+            return unknown();
+        }
         let fault = state.faults.pop_front();
         let Some(book) = state.books.get_mut(id.as_str()) else { return Some(Err(CallError::NotFound("no such spreadsheet".to_owned()))) };
         match fault {

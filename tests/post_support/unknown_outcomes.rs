@@ -258,3 +258,39 @@ async fn a_tick_set_between_read_and_write_survives_the_post() {
     assert!(world.text("SELECT typed::text FROM control.sheet_tabs WHERE role = 'pending'").await.contains("FOOD"), "the answer was read too");
     assert_exactly_once(&world).await;
 }
+
+#[tokio::test]
+async fn a_company_whose_post_never_gets_an_answer_is_parked_and_the_others_of_its_spreadsheet_are_posted() {
+    let world = World::new(&["710", "711"]).await;
+    world.settle().await;
+    world.add("710", "t1", "CURSED", 1).await;
+    world.add("711", "t1", "FINE", 1).await;
+    world.service.lock().lost_with = Some("CURSED".to_owned());
+    for _ in 0..8 {
+        assert_eq!(world.post().await.in_doubt, 1);
+        world.clock.advance(Duration::from_secs(5));
+    }
+    assert_eq!(world.count("SELECT count(*) FROM control.sheet_intents WHERE operations IS NOT NULL").await, 1, "only the newest keeps them");
+    world.post().await;
+    let parked = world.text("SELECT string_agg(company_id || ' ' || state || ' ' || reason, '; ') FROM control.company_trouble").await;
+    assert!(parked.starts_with("710 parked the spreadsheet service takes Kylo's marks"), "{parked}");
+    assert_eq!(world.pending("711").texts("Source"), ["FINE"]);
+    world.service.lock().lost_with = None;
+    world.clock.advance(Duration::from_secs(901));
+    world.assert_equal("710").await;
+    world.assert_equal("711").await;
+}
+
+#[tokio::test]
+async fn an_outage_of_writes_parks_nobody_however_long_it_lasts() {
+    let world = world_of_two().await;
+    world.service.lock().lost_with = Some(String::new());
+    for _ in 0..12 {
+        let round = world.post().await;
+        assert_eq!((round.in_doubt, round.parked), (1, 0));
+        world.clock.advance(Duration::from_secs(5));
+    }
+    world.service.lock().lost_with = None;
+    world.settle().await;
+    assert_exactly_once(&world).await;
+}

@@ -61,6 +61,8 @@ const AT_ONCE: usize = 8;
 const MAX_ROUNDS: usize = 12;
 /// Plans made afresh after a refusal, before the companies are tried one by one.
 const MAX_REFUSALS: usize = 3;
+/// Unknown outcomes one after the other, before it is found out whether one company's part is to blame.
+const MAX_IN_DOUBT: usize = 8;
 /// What is parked is tried again after this time, or when its configuration changes.
 const PARKED_RETRY: Duration = Duration::from_secs(15 * 60);
 /// The longest pause after an outage: the poster is back within 5 s of the service.
@@ -293,6 +295,9 @@ impl Poster {
 
 impl Session<'_> {
     async fn rounds(&mut self) -> Result<(), Halt> {
+        if intents::open(&self.options.control, self.spreadsheet.as_str()).await?.len() >= MAX_IN_DOUBT {
+            return self.after_doubts().await;
+        }
         let mut refusals = 0;
         for _ in 0..MAX_ROUNDS {
             match self.one_round().await? {
@@ -303,7 +308,7 @@ impl Session<'_> {
                     self.distrust_titles = true;
                     refusals += 1;
                     if refusals >= MAX_REFUSALS {
-                        return self.one_by_one(&reason).await;
+                        return self.one_by_one(Some(&reason)).await;
                     }
                 }
             }
@@ -312,29 +317,49 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Which company's part of the batch is it that is refused?
-    async fn one_by_one(&mut self, reason: &str) -> Result<(), Halt> {
+    /// Post after post stays in doubt. The fence alone tells whose trouble it is: if even that gets no answer, the service is down and everything
+    /// waits; if it lands, it closes the posts in doubt, and each company's part is tried by itself.
+    async fn after_doubts(&mut self) -> Result<(), Halt> {
         let companies = std::mem::take(&mut self.todo);
-        if companies.is_empty() {
+        for _ in 0..MAX_REFUSALS {
+            if self.one_round().await? == Step::Done {
+                self.todo = companies;
+                return self.one_by_one(None).await;
+            }
+        }
+        self.round.again = true;
+        Ok(())
+    }
+
+    /// Which company's part of the batch is it that fails? Without a refusal, posts that stayed in doubt are the reason to ask.
+    async fn one_by_one(&mut self, refused: Option<&str>) -> Result<(), Halt> {
+        let companies = std::mem::take(&mut self.todo);
+        if let (Some(reason), true) = (refused, companies.is_empty()) {
             // Nothing but the fence was in the batch: no company is to blame.
             return Err(Halt::Parked(format!("the spreadsheet service refuses Kylo's own marks in spreadsheet {}: {reason}", self.spreadsheet)));
         }
         let alone = companies.len() == 1;
+        let says_no = |reason: &str| format!("the spreadsheet service refuses this company's post: {reason}");
         for company in companies {
             self.todo = vec![company.clone()];
-            let mut refused = alone.then(|| reason.to_owned());
+            let mut failed = refused.filter(|_| alone).map(says_no);
             for _ in 0..MAX_ROUNDS {
-                if refused.is_some() {
+                if failed.is_some() {
                     break;
                 }
-                match self.one_round().await? {
-                    Step::Done => break,
-                    Step::Again => {}
-                    Step::Refused(reason) => refused = Some(reason),
+                match self.one_round().await {
+                    Ok(Step::Done) => break,
+                    Ok(Step::Again) => {}
+                    Ok(Step::Refused(reason)) => failed = Some(says_no(&reason)),
+                    // The next company's post carries the same fence id, so at most one of them lands.
+                    Err(Halt::InDoubt(reason)) if refused.is_none() => {
+                        failed = Some(format!("the spreadsheet service takes Kylo's marks but never answers this company's post: {reason}"));
+                    }
+                    Err(halt) => return Err(halt),
                 }
             }
-            if let Some(reason) = refused {
-                self.park(&company.route, &format!("the spreadsheet service refuses this company's post: {reason}")).await?;
+            if let Some(reason) = failed {
+                self.park(&company.route, &reason).await?;
             }
         }
         self.todo = Vec::new();

@@ -51,7 +51,8 @@ pub struct NewIntent<'a> {
     pub typed: &'a TypedByCompany,
 }
 
-/// Writes an intent in state `planned`.
+/// Writes an intent in state `planned`. Earlier ones of the spreadsheet that are not settled give up their operations: what is compared later is the
+/// fence, and an outage must not fill the disk.
 ///
 /// # Errors
 /// The database's.
@@ -69,6 +70,14 @@ pub async fn insert(connection: &mut PgConnection, intent: &NewIntent<'_>) -> Re
         Json(intent.tabs) as _,
         Json(intent.operations) as _,
         Json(intent.typed) as _
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "UPDATE control.sheet_intents SET operations = NULL
+         WHERE spreadsheet_id = $1 AND intent_id <> $2 AND operations IS NOT NULL AND state IN ('planned', 'sent', 'in_doubt')",
+        intent.spreadsheet_id,
+        intent.intent_id
     )
     .execute(connection)
     .await?;
