@@ -80,6 +80,7 @@ struct ListArgs {
 #[command(after_help = "Examples:\n  kylo company remove 710          # says what it would do\n  kylo company remove 710 --yes\n\n\
     Exit codes: 0 removed (or would be), 1 there is no such company, 2 usage or configuration.")]
 struct RemoveArgs {
+    /// The company's id
     id: String,
     /// Do it
     #[arg(long)]
