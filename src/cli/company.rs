@@ -79,6 +79,7 @@ struct ListArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  kylo company remove 710\n\nExit codes: 0 removed, 1 there is no such company, 2 usage or configuration.")]
 struct RemoveArgs {
+    /// The company's id
     id: String,
 }
 

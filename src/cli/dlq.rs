@@ -73,6 +73,7 @@ struct ListArgs {
     after_help = "Examples:\n  kylo dlq show 12\n  kylo dlq show 12 --json\n\nExit codes: 0 ok, 1 there is no such letter, 2 usage or configuration."
 )]
 struct ShowArgs {
+    /// The letter's id, as `kylo dlq list` shows it
     id: i64,
     /// Print JSON (schemas/cli/dlq-show.json)
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! Topics: made if missing, compared if there. Never changed, and no partition is ever added: that would move companies between partitions.
 //!
-//! Called by `kylo topics` and `kylo doctor`. What must never happen here: a topic made by looking at it.
+//! Called by `kylo topics`. What must never happen here: a topic made by looking at it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
