@@ -149,7 +149,8 @@ async fn the_originals_tables_are_adopted_with_their_rows() {
 #[tokio::test]
 async fn a_company_can_be_set_in_an_adopted_table_whose_key_is_not_company_id_alone() {
     let database = Database::create().await;
-    let tables: &'static str = RUNBOOK_TABLES.replace("company_id VARCHAR(50) PRIMARY KEY, db_dsn_rw TEXT", "company_id VARCHAR(50), db_dsn_rw TEXT").leak();
+    let tables: &'static str =
+        RUNBOOK_TABLES.replace("company_id VARCHAR(50) PRIMARY KEY, db_dsn_rw TEXT", "company_id VARCHAR(50), db_dsn_rw TEXT").leak();
     database.execute(tables).await;
     database.execute("ALTER TABLE control.company_config ADD PRIMARY KEY (company_id, db_dsn_rw)").await;
     migrate::apply(&database.pool, &Scope::Control).await.unwrap();
@@ -169,7 +170,9 @@ async fn a_company_can_be_set_in_an_adopted_table_whose_key_is_not_company_id_al
     // Two rows of one company are two routes: none of them is guessed.
     database.execute("INSERT INTO control.company_config SELECT '710', 'postgres://w@127.0.0.1/w', 'app_w', 'sheet3', 'P', 'A'").await;
     let id = CompanyId::parse("710").unwrap();
-    let Set::Refused(reason) = admin::set(&database.pool, &id, &change("710", "postgres://y@127.0.0.1/y")).await.unwrap() else { panic!("not refused") };
+    let Set::Refused(reason) = admin::set(&database.pool, &id, &change("710", "postgres://y@127.0.0.1/y")).await.unwrap() else {
+        panic!("not refused")
+    };
     assert!(reason.contains("two rows"), "{reason}");
 }
 

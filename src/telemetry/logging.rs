@@ -32,10 +32,7 @@ fn filtered(filter: &str) -> impl Subscriber + for<'span> LookupSpan<'span> + Se
     let chosen = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     // librdkafka reports through the `log` crate; its debug lines would flood whoever asks for kylo's own.
     let quiet = Targets::new().with_default(LevelFilter::TRACE).with_target("librdkafka", LevelFilter::INFO).with_target("sqlx", LevelFilter::INFO);
-    tracing_subscriber::registry()
-        .with(chosen)
-        .with(filter_fn(|meta| !capped(meta.target()) || *meta.level() <= LevelFilter::INFO))
-        .with(quiet)
+    tracing_subscriber::registry().with(chosen).with(filter_fn(|meta| !capped(meta.target()) || *meta.level() <= LevelFilter::INFO)).with(quiet)
 }
 
 fn capped(target: &str) -> bool {
