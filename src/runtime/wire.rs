@@ -74,7 +74,7 @@ pub fn poster(settings: &Settings, parts: PosterParts) -> Arc<Poster> {
         holder,
         ids: Arc::new(|| Uuid::from_u128(rand::rng().random())),
         wake: Arc::new(Notify::new()),
-        faults: Faults::default(),
+        faults: no_faults(),
     }))
 }
 
@@ -153,4 +153,9 @@ impl ConsumeMetrics for Metrics {
     fn tolerated(&self, topic: &str, what: &'static str, n: u64) {
         Self::tolerated(self, topic, what, n);
     }
+}
+
+/// A process is armed by nobody. The type is a unit or not, by the feature `faults`.
+fn no_faults() -> Faults {
+    Default::default()
 }
