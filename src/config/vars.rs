@@ -94,7 +94,7 @@ pub const KYLO_HTTP_ADDR: Var = plain(
     "KYLO_HTTP_ADDR",
     "http-addr",
     None,
-    "IP:PORT of health, metrics and the page; without it 127.0.0.1 and port 8088 (consume promote: 8089), or the next free one",
+    "IP:PORT of health and metrics; without it 127.0.0.1 and port 8088 (consume promote: 8089), or the next free one",
 );
 pub const KYLO_HTTP_TOKEN: Var = secret("KYLO_HTTP_TOKEN", "bearer token that everything but health then asks for");
 pub const KYLO_LOG: Var = plain("KYLO_LOG", "log", Some("text"), "form of the log on stderr: text or json");
