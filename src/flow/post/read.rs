@@ -23,6 +23,7 @@ pub(super) struct Located {
     pub title: String,
     /// `None` = it is to be made.
     pub sheet_id: Option<i32>,
+    /// The seq that it was last known to show; -1 if none.
     pub posted_seq: i64,
 }
 
@@ -149,11 +150,11 @@ fn locate(route: &Route, role: Role, bindings: &[TabRow], directory: Option<&Obs
     let Some(directory) = directory else {
         return Ok(bound.map_or_else(
             || Located { title: title.to_owned(), sheet_id: None, posted_seq: -1 },
-            |bound| Located { title: bound.title.clone(), sheet_id: Some(bound.sheet_id), posted_seq: bound.posted_seq },
+            |bound| Located { title: bound.title.clone(), sheet_id: Some(bound.sheet_id), posted_seq: tabs::shown_seq(bound.posted_seq) },
         ));
     };
     if let Some((bound, tab)) = bound.and_then(|bound| Some((bound, directory.tabs.iter().find(|tab| tab.sheet_id == bound.sheet_id)?))) {
-        return Ok(Located { title: tab.title.clone(), sheet_id: Some(tab.sheet_id), posted_seq: bound.posted_seq });
+        return Ok(Located { title: tab.title.clone(), sheet_id: Some(tab.sheet_id), posted_seq: tabs::shown_seq(bound.posted_seq) });
     }
     let Some(tab) = directory.tabs.iter().find(|tab| same_title(&tab.title, title)) else {
         return Ok(Located { title: title.to_owned(), sheet_id: None, posted_seq: -1 });

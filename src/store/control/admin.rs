@@ -86,12 +86,16 @@ pub async fn set(pool: &PgPool, id: &CompanyId, change: &Change) -> Result<Set, 
     Ok(if before.is_some() { Set::Changed } else { Set::Created })
 }
 
-/// Takes the row away. The company's database and tabs stay as they are. `false` = there was none.
+/// Takes the row away, and with it the claim on its tabs: another company may use them. The company's database and the tabs themselves stay as they
+/// are. `false` = there was none.
 ///
 /// # Errors
 /// The control database's.
 pub async fn remove(pool: &PgPool, id: &CompanyId) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query!("DELETE FROM control.company_config WHERE company_id = $1", id.as_str()).execute(pool).await?;
+    let mut tx = pool.begin().await?;
+    let done = sqlx::query!("DELETE FROM control.company_config WHERE company_id = $1", id.as_str()).execute(&mut *tx).await?;
+    sqlx::query!("DELETE FROM control.sheet_tabs WHERE company_id = $1", id.as_str()).execute(&mut *tx).await?;
+    tx.commit().await?;
     Ok(done.rows_affected() > 0)
 }
 

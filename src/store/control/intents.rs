@@ -163,3 +163,19 @@ pub async fn abandon(pool: &PgPool, intent: Uuid) -> Result<bool, sqlx::Error> {
     .await?;
     Ok(done.rows_affected() == 1)
 }
+
+/// Abandons the unsettled intents, a day old, of spreadsheets that are not among those posted to: nobody reads their fence any more. Should such a
+/// spreadsheet come back, its tabs are compared and the next batch carries the same fence id, so nothing can land twice.
+///
+/// # Errors
+/// The database's.
+pub async fn abandon_unrouted(pool: &PgPool, posted: &[String]) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE control.sheet_intents SET state = 'abandoned', reason = 'its spreadsheet is no company''s any more', operations = NULL, settled_at = now()
+         WHERE state IN ('planned', 'sent', 'in_doubt') AND created_at < now() - interval '1 day' AND spreadsheet_id <> ALL($1)",
+        posted
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}

@@ -71,8 +71,12 @@ async fn record(tx: &mut PgConnection, landed: &Landed<'_>, tab: &IntentTab) -> 
         title: tab.title.clone(),
         posted_seq,
     };
-    tabs::bind(tx, &row).await?;
-    if tab.role == Role::Pending
+    let is_configured = tabs::is_configured(tx, &row).await?;
+    if is_configured {
+        tabs::bind(tx, &row).await?;
+    }
+    if is_configured
+        && tab.role == Role::Pending
         && let Some(typed) = landed.typed.and_then(|typed| typed.get(&tab.company))
     {
         tabs::set_typed(tx, &tab.company, tab.role.as_str(), typed).await?;
