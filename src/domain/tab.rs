@@ -269,7 +269,15 @@ pub struct ActiveRule {
     pub created_at: DateTime<Utc>,
 }
 
+/// The answer to a tick that a person set on a row while a post was changing its content.
+pub const EARLY_TICK: &str = "changed: the bank's data changed while this was being approved; check the row and tick Approved again";
+
 impl OpenRow {
+    /// Whether this tick was set on content that a post replaced a moment later. It is to be taken back, and counts for nothing.
+    pub fn is_early_tick(&self, typed: &Typed) -> bool {
+        typed.approved == Approved::Yes && self.answer == EARLY_TICK && self.answer_input.as_ref() == Some(&typed.fingerprint())
+    }
+
     /// What the cell at a machine column's layout position must hold. `None` for people's columns.
     pub fn cell(&self, position: usize, company: &str) -> Option<CellWrite> {
         Some(match position {
@@ -349,7 +357,7 @@ pub fn approval(row: &PendingRow, wanted: &OpenRow) -> Approval {
         return Approval::None;
     }
     let mismatches = wanted.mismatches(row);
-    if !mismatches.is_empty() {
+    if !mismatches.is_empty() || wanted.is_early_tick(typed) {
         return Approval::Mismatch(mismatches);
     }
     let targets = [(&typed.target_sheet, pending::TARGET_SHEET), (&typed.target_header, pending::TARGET_HEADER)];

@@ -31,7 +31,7 @@ const DOWN_RETRY: std::time::Duration = std::time::Duration::from_secs(4);
 
 /// To read or to write one company's side of a post. The server's own limit of a statement does not run while the server is
 /// frozen.
-const DATABASE_WITHIN: std::time::Duration = std::time::Duration::from_secs(45);
+pub(super) const DATABASE_WITHIN: std::time::Duration = std::time::Duration::from_secs(45);
 
 /// A server that is frozen keeps its connections and answers nothing: only this side can give up.
 pub(super) async fn bounded<T>(within: std::time::Duration, answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
