@@ -492,3 +492,28 @@ async fn a_tick_set_while_a_correction_was_on_its_way_is_taken_back_and_the_next
     assert_eq!((tab.text(row, "Approved"), tab.text(row, "Status")), ("TRUE".into(), String::new()));
     world.assert_equal("710").await;
 }
+
+#[tokio::test]
+async fn a_tick_that_fell_to_an_approved_false_meant_for_another_row_is_answered() {
+    let world = world_of_three().await;
+    world.settle().await;
+    world.edit("710", |tab| {
+        tab.approve("WALMART", "OPEX", "FOOD");
+        tab.approve("UBER", "OPEX", "TRAVEL");
+        tab.type_in("UBER", "Source", "EDITED");
+    });
+    world.add("710", "t4", "EBAY", 1).await;
+    world.service.fault(Fault::PeopleFirst(Box::new(|book| {
+        let tab = book.grid_mut("710 Pending");
+        let (walmart, uber) = (tab.row_of("WALMART"), tab.row_of("EDITED"));
+        tab.rows.swap(walmart, uber);
+    })));
+    world.settle().await;
+    let tab = world.pending("710");
+    for source in ["WALMART", "UBER"] {
+        let row = tab.row_of(source);
+        assert_eq!(tab.text(row, "Approved"), "FALSE", "{source}");
+        assert!(tab.text(row, "Status").starts_with("changed:"), "{source}: {}", tab.text(row, "Status"));
+    }
+    world.assert_equal("710").await;
+}

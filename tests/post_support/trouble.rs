@@ -82,7 +82,7 @@ async fn a_company_with_a_missing_or_doubled_header_is_parked_alone_and_goes_on_
     assert_eq!((round.posted, round.parked), (1, 1));
     assert_eq!(world.pending("711").texts("Source"), ["B", "B2"]);
     let trouble = world.text("SELECT company_id || ' ' || state || ' ' || reason FROM control.company_trouble").await;
-    assert!(trouble.starts_with("710 parked") && trouble.contains("Source") && trouble.contains("repair --headers"), "{trouble}");
+    assert!(trouble.starts_with("710 parked") && trouble.contains("Source") && trouble.contains("put it back by hand"), "{trouble}");
     world.edit("710", |tab| tab.rows[0][2] = Value::Text(" Source ".to_owned()));
     assert_eq!(world.post().await.posted, 0, "not before 15 minutes");
     world.clock.advance(Duration::from_secs(901));
@@ -150,8 +150,11 @@ async fn a_spreadsheet_of_another_environment_is_left_alone() {
     let staging = Poster::new(options);
     assert_eq!(staging.post_once().await.unwrap().parked, 1);
     assert_eq!(world.service.n_calls("apply"), before);
-    assert!(reason(&world).await.contains("take-over"));
+    assert!(reason(&world).await.contains("delete its hidden tab _kylo"), "{}", reason(&world).await);
     assert!(staging.read_pending(&world.route("710").await).await.is_err());
+    world.service.edit(SHEET, |book| book.grids.retain(|grid| grid.title != "_kylo"));
+    world.clock.advance(Duration::from_secs(901));
+    assert_eq!(staging.post_once().await.unwrap().posted, 1, "as the reason says");
 }
 
 #[tokio::test]

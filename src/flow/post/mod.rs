@@ -299,7 +299,8 @@ impl Session<'_> {
             return self.after_doubts().await;
         }
         let mut refusals = 0;
-        for _ in 0..MAX_ROUNDS {
+        // A sweep of many companies takes more than one read.
+        for _ in 0..MAX_ROUNDS + self.todo.len() / 8 {
             match self.one_round().await? {
                 Step::Done => return Ok(()),
                 Step::Again => {}
@@ -382,11 +383,24 @@ impl Session<'_> {
         self.options.faults.reached(CrashPoint::PostRead).await;
         let plans = self.store_answers(plans).await?;
         self.options.faults.reached(CrashPoint::PostAnswered).await;
+        if !self.is_current(&plans).await? {
+            // Another pass begins with the new configuration.
+            self.todo.clear();
+            self.round.again = true;
+            return Ok(Step::Done);
+        }
         let must_send = settled.is_lingering || settled.is_restored;
         if !must_send && plans.iter().all(project::CompanyPlan::is_empty) {
             return self.record_equal(plans).await;
         }
         self.send(&look, plans, settled.is_restored).await
+    }
+
+    /// Whether these companies are still configured as when this pass began: it may have waited for the quota meanwhile.
+    async fn is_current(&self, plans: &[project::CompanyPlan]) -> Result<bool, Halt> {
+        let routes = self.options.routing.all().await?;
+        let is_same = |route: &Route| matches!(routes.get(&route.company), Some(Ok(now)) if now.version == route.version);
+        Ok(plans.iter().all(|plan| is_same(&plan.route)))
     }
 
     /// Takes a company out of this pass and says why.
