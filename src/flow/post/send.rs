@@ -19,10 +19,12 @@ use crate::domain::tab::{Approved, EARLY_TICK, Role};
 use crate::faults::CrashPoint;
 use crate::ports::CallError;
 use crate::store::company::projection;
+use crate::store::control::PATIENCE;
 use crate::store::control::intents::{self, IntentTab, NewIntent, OpenIntent, TypedByCompany};
 use crate::store::control::posts::{self, Landed};
 use crate::store::control::{spreadsheets, tabs};
 use crate::store::error::describe;
+use crate::store::pools::within;
 
 /// A batch on its way.
 struct Post {
@@ -114,7 +116,6 @@ impl Session<'_> {
 
     /// The intent, and what people had typed when it was planned, in one transaction.
     async fn write_intent(&self, post: &Post) -> Result<(), Halt> {
-        let mut tx = self.options.control.begin().await?;
         let intent = NewIntent {
             intent_id: post.intent_id,
             spreadsheet_id: self.spreadsheet.as_str(),
@@ -124,12 +125,16 @@ impl Session<'_> {
             operations: &post.batch.requests,
             typed: &post.typed,
         };
-        intents::insert(&mut tx, &intent).await?;
-        for (company, typed) in &post.typed {
-            tabs::set_typed(&mut tx, company, Role::Pending.as_str(), typed).await?;
-        }
-        tx.commit().await?;
-        Ok(())
+        within(PATIENCE, async {
+            let mut tx = self.options.control.begin().await?;
+            intents::insert(&mut tx, &intent).await?;
+            for (company, typed) in &post.typed {
+                tabs::set_typed(&mut tx, company, Role::Pending.as_str(), typed).await?;
+            }
+            tx.commit().await?;
+            Ok(())
+        })
+        .await
     }
 
     /// A 2xx answer: it landed, once. What the answer shows is compared by planning again: an empty plan means that nobody was in the way.
@@ -233,10 +238,13 @@ impl Session<'_> {
         }
     }
 
-    async fn close(&self, intent: Uuid, state: &str, reason: &str) -> Result<(), Halt> {
-        let mut connection = self.options.control.acquire().await?;
-        intents::settle(&mut connection, intent, state, Some(reason)).await?;
-        Ok(())
+    pub(super) async fn close(&self, intent: Uuid, state: &str, reason: &str) -> Result<(), Halt> {
+        within(PATIENCE, async {
+            let mut connection = self.options.control.acquire().await?;
+            intents::settle(&mut connection, intent, state, Some(reason)).await?;
+            Ok(())
+        })
+        .await
     }
 }
 

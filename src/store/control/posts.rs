@@ -5,9 +5,11 @@ use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::PATIENCE;
 use super::intents::{self, IntentTab, TypedByCompany};
 use super::tabs::{self, TabRow};
 use crate::domain::tab::Role;
+use crate::store::pools::within;
 
 /// A post that landed.
 #[derive(Clone, Debug)]
@@ -30,6 +32,10 @@ pub struct Landed<'a> {
 /// # Errors
 /// The database's.
 pub async fn confirm(pool: &PgPool, landed: &Landed<'_>) -> Result<bool, sqlx::Error> {
+    within(PATIENCE, confirm_in_time(pool, landed)).await
+}
+
+async fn confirm_in_time(pool: &PgPool, landed: &Landed<'_>) -> Result<bool, sqlx::Error> {
     let mut tx = pool.begin().await?;
     if !intents::settle(&mut tx, landed.intent_id, "confirmed", None).await? {
         return Ok(false);

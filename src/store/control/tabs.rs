@@ -4,7 +4,9 @@ use serde_json::Value as Json;
 use sqlx::types::Json as SqlJson;
 use sqlx::{PgConnection, PgPool};
 
+use super::PATIENCE;
 use crate::domain::plan::TypedCells;
+use crate::store::pools::within;
 
 /// A remembered tab.
 #[derive(Clone, Debug)]
@@ -23,9 +25,12 @@ pub struct TabRow {
 /// # Errors
 /// The database's.
 pub async fn all(pool: &PgPool) -> Result<Vec<TabRow>, sqlx::Error> {
-    sqlx::query_as!(TabRow, "SELECT company_id, role, spreadsheet_id, sheet_id, configured_title, title, posted_seq FROM control.sheet_tabs")
-        .fetch_all(pool)
-        .await
+    within(PATIENCE, async {
+        sqlx::query_as!(TabRow, "SELECT company_id, role, spreadsheet_id, sheet_id, configured_title, title, posted_seq FROM control.sheet_tabs")
+            .fetch_all(pool)
+            .await
+    })
+    .await
 }
 
 /// The seq that a tab was last known to show in full. A tab that is due for another reason than new content has -1 - that seq as its `posted_seq`, which
@@ -39,14 +44,17 @@ pub fn shown_seq(posted_seq: i64) -> i64 {
 /// # Errors
 /// The database's.
 pub async fn typed(pool: &PgPool, company: &str, role: &str) -> Result<TypedCells, sqlx::Error> {
-    let row = sqlx::query_scalar!(
-        r#"SELECT typed AS "typed: SqlJson<TypedCells>" FROM control.sheet_tabs WHERE company_id = $1 AND role = $2"#,
-        company,
-        role
-    )
-    .fetch_optional(pool)
-    .await?;
-    Ok(row.map(|SqlJson(typed)| typed).unwrap_or_default())
+    within(PATIENCE, async {
+        let row = sqlx::query_scalar!(
+            r#"SELECT typed AS "typed: SqlJson<TypedCells>" FROM control.sheet_tabs WHERE company_id = $1 AND role = $2"#,
+            company,
+            role
+        )
+        .fetch_optional(pool)
+        .await?;
+        Ok(row.map(|SqlJson(typed)| typed).unwrap_or_default())
+    })
+    .await
 }
 
 /// Whether company_config names this spreadsheet and title now. A post that is settled long after it was sent may be one of a tab that the company
@@ -127,8 +135,11 @@ pub async fn set_posted(connection: &mut PgConnection, company: &str, role: &str
 /// # Errors
 /// The database's.
 pub async fn set_all_due(pool: &PgPool, spreadsheet: &str) -> Result<(), sqlx::Error> {
-    sqlx::query!("UPDATE control.sheet_tabs SET posted_seq = -1 WHERE spreadsheet_id = $1", spreadsheet).execute(pool).await?;
-    Ok(())
+    within(PATIENCE, async {
+        sqlx::query!("UPDATE control.sheet_tabs SET posted_seq = -1 WHERE spreadsheet_id = $1", spreadsheet).execute(pool).await?;
+        Ok(())
+    })
+    .await
 }
 
 /// Replaces what people had typed in a tab as last read.
@@ -153,15 +164,18 @@ pub async fn set_typed(connection: &mut PgConnection, company: &str, role: &str,
 /// # Errors
 /// The database's.
 pub async fn add_typed(pool: &PgPool, company: &str, role: &str, sheet_id: i32, typed: &TypedCells) -> Result<(), sqlx::Error> {
-    let typed = serde_json::to_value(typed).unwrap_or(Json::Null);
-    sqlx::query!(
-        "UPDATE control.sheet_tabs SET typed = typed || $4, updated_at = now() WHERE company_id = $1 AND role = $2 AND sheet_id = $3",
-        company,
-        role,
-        sheet_id,
-        typed
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
+    within(PATIENCE, async {
+        let typed = serde_json::to_value(typed).unwrap_or(Json::Null);
+        sqlx::query!(
+            "UPDATE control.sheet_tabs SET typed = typed || $4, updated_at = now() WHERE company_id = $1 AND role = $2 AND sheet_id = $3",
+            company,
+            role,
+            sheet_id,
+            typed
+        )
+        .execute(pool)
+        .await?;
+        Ok(())
+    })
+    .await
 }
