@@ -34,12 +34,25 @@ async fn run(world: &World, out: &mut impl Write) -> Result<()> {
         }
     }
     for ((rows, from), speeds) in &figures {
-        writeln!(out, "{:>9.0} rows/s  {rows} rows a message, from {from}  {:?}", median(speeds), speeds.iter().map(|speed| speed.round()).collect::<Vec<_>>())?;
+        writeln!(
+            out,
+            "{:>9.0} rows/s  {rows} rows a message, from {from}  {:?}",
+            median(speeds),
+            speeds.iter().map(|speed| speed.round()).collect::<Vec<_>>()
+        )?;
     }
     let of = |rows, from| median(&figures[&(rows, from)]);
-    writeln!(out, "{:>9.2}  P1: Kafka to committed Postgres as a share of memory, 500 rows a message (goal 0.90)", of(500, "kafka") / of(500, "memory"))?;
+    writeln!(
+        out,
+        "{:>9.2}  P1: Kafka to committed Postgres as a share of memory, 500 rows a message (goal 0.90)",
+        of(500, "kafka") / of(500, "memory")
+    )?;
     writeln!(out, "{:>9.2}  P5: 5 rows a message as a share of 500 (goal 0.70)", of(5, "kafka") / of(500, "kafka"))?;
     let calls = world.sheets_calls().await?;
-    writeln!(out, "{:>9}  P9: writes for 1,000 batches of 20 rows, 40 companies, 10 spreadsheets (goal about 10); reads {}", calls.writes, calls.reads)?;
+    writeln!(
+        out,
+        "{:>9}  P9: writes for 1,000 batches of 20 rows, 40 companies, 10 spreadsheets (goal about 10); reads {}",
+        calls.writes, calls.reads
+    )?;
     Ok(())
 }

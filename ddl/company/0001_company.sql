@@ -119,6 +119,7 @@ CREATE TABLE IF NOT EXISTS rules_pending (
     updated_at     TIMESTAMPTZ NOT NULL DEFAULT now(),
     CONSTRAINT rules_pending_pkey PRIMARY KEY (company_id, rule_id)
 );
+CREATE INDEX IF NOT EXISTS rules_pending_txn_idx ON rules_pending (company_id, txn_uid) WHERE txn_uid IS NOT NULL;
 CREATE INDEX IF NOT EXISTS rules_pending_waiting_idx ON rules_pending (company_id) WHERE promoted_in IS NULL;
 
 -- The rules in force. One per (company_id, source_norm); the key is a hash because sources may be long.

@@ -72,7 +72,7 @@ CREATE TABLE IF NOT EXISTS control.sheet_tabs (
     sheet_id          INTEGER      NOT NULL,
     configured_title  VARCHAR(100) NOT NULL,
     title             VARCHAR(100) NOT NULL,               -- as last seen; differs after a person's rename
-    posted_seq        BIGINT       NOT NULL DEFAULT -1,    -- company_state.<role>_seq that the tab was last made equal to
+    posted_seq        BIGINT       NOT NULL DEFAULT -1,    -- company_state.<role>_seq that the tab was last made equal to; negative = due whatever the seq, -1 - n = it last showed n
     typed             JSONB        NOT NULL DEFAULT '{}',  -- people's non-empty cells as last read, by row key: what a deleted row comes back with
     updated_at        TIMESTAMPTZ  NOT NULL DEFAULT now(),
     CONSTRAINT sheet_tabs_pkey PRIMARY KEY (company_id, role),

@@ -10,7 +10,7 @@
 //! What must never happen here: a request that writes into people's cells of an existing row, except Approved FALSE in the cases
 //! that product section 7 names; a row written into a place that the same batch has not inserted; a row removed that Postgres does not know.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -107,6 +107,8 @@ pub struct TabPlan {
     pub left: Vec<Left>,
     /// People's non-empty cells of the open rows, as the tab shows them after this plan.
     pub typed: TypedCells,
+    /// Transactions whose row gets another Date, Source or Amount: a tick that comes before this does was set on the old content.
+    pub rewritten: BTreeSet<TxnUid>,
     /// False when the budget ran out: the tab stays due.
     pub complete: bool,
     /// How many columns from the left an echo needs.
@@ -126,6 +128,7 @@ impl TabPlan {
             answers: Vec::new(),
             left: Vec::new(),
             typed: BTreeMap::new(),
+            rewritten: BTreeSet::new(),
             complete: true,
             span: 0,
         }

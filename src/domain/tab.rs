@@ -11,12 +11,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::ids::{TxnUid, push_part};
-use super::money;
 use super::sheet::{CellWrite, ObservedTab, Value};
 use super::text::normalise;
 
+mod cells;
 mod view;
 
+pub use cells::{amount_cell, shown, shows, shows_amount, text_cell};
+use cells::{date_text, shows_text};
 pub use view::{ActiveRow, ActiveView, PendingRow, RowKey, TabView, is_blank, read_active, read_pending};
 
 /// Which of a company's two tabs.
@@ -49,13 +51,6 @@ const PENDING_HEADERS: [&str; 10] =
 const ACTIVE_HEADERS: [&str; 8] =
     ["Ruleset_Version", "Effective_At", "Company_ID", "Source", "Target_Sheet", "Target_Header", "Match_Notes", "Created_At"];
 
-/// Text longer than this many UTF-16 units (Google's cell limit is 50,000) is shown cut and stays whole in Postgres.
-const MAX_UNITS: usize = 49_000;
-const CUT_MARK: &str = " … [cut]";
-
-/// Beyond this many cents a number in a cell would no longer be exact.
-const MAX_EXACT_CENTS: u64 = (1 << 53) - 1;
-
 impl Role {
     pub const ALL: [Self; 2] = [Self::Pending, Self::Active];
 
@@ -84,7 +79,11 @@ impl Role {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
     /// These headers are not in row 1.
+<<<<<<< HEAD
     #[error("row 1 lacks the header {}: put it back", .0.join(", "))]
+=======
+    #[error("row 1 lacks the header {}: put it back by hand, spelled as here, into any free column of row 1", .0.join(", "))]
+>>>>>>> fixa
     Missing(Vec<&'static str>),
     /// These headers are there more than once: which column is meant would be a guess.
     #[error("row 1 has the header {} more than once: rename or delete the extra column", .0.join(", "))]
@@ -269,7 +268,15 @@ pub struct ActiveRule {
     pub created_at: DateTime<Utc>,
 }
 
+/// The answer to a tick that a person set on a row while a post was changing its content.
+pub const EARLY_TICK: &str = "changed: the bank's data changed while this was being approved; check the row and tick Approved again";
+
 impl OpenRow {
+    /// Whether this tick was set on content that a post replaced a moment later. It is to be taken back, and counts for nothing.
+    pub fn is_early_tick(&self, typed: &Typed) -> bool {
+        typed.approved == Approved::Yes && self.answer == EARLY_TICK && self.answer_input.as_ref() == Some(&typed.fingerprint())
+    }
+
     /// What the cell at a machine column's layout position must hold. `None` for people's columns.
     pub fn cell(&self, position: usize, company: &str) -> Option<CellWrite> {
         Some(match position {
@@ -349,75 +356,12 @@ pub fn approval(row: &PendingRow, wanted: &OpenRow) -> Approval {
         return Approval::None;
     }
     let mismatches = wanted.mismatches(row);
-    if !mismatches.is_empty() {
+    if !mismatches.is_empty() || wanted.is_early_tick(typed) {
         return Approval::Mismatch(mismatches);
     }
     let targets = [(&typed.target_sheet, pending::TARGET_SHEET), (&typed.target_header, pending::TARGET_HEADER)];
     let missing: Vec<_> = targets.into_iter().filter(|(text, _)| text.is_empty()).map(|(_, position)| PENDING_HEADERS[position]).collect();
     if missing.is_empty() { Approval::Counts } else { Approval::Incomplete(missing) }
-}
-
-/// A text as a cell shows it: cut when it is too long for one.
-pub fn shown(text: &str) -> std::borrow::Cow<'_, str> {
-    if text.len() <= MAX_UNITS || text.encode_utf16().count() <= MAX_UNITS {
-        return text.into();
-    }
-    let room = MAX_UNITS - CUT_MARK.encode_utf16().count();
-    let mut units = 0;
-    let fits = |c: &char| {
-        units += c.len_utf16();
-        units <= room
-    };
-    let mut cut: String = text.chars().take_while(fits).collect();
-    cut.push_str(CUT_MARK);
-    cut.into()
-}
-
-/// A cell with this text, empty for no text.
-pub fn text_cell(text: &str) -> CellWrite {
-    if text.is_empty() { CellWrite::Empty } else { CellWrite::Text(shown(text).into_owned()) }
-}
-
-fn date_text(date: NaiveDate) -> String {
-    date.format("%Y-%m-%d").to_string()
-}
-
-/// Currency units as a number; beyond what a number holds exactly, as text.
-#[expect(clippy::cast_precision_loss, reason = "at most 2^53 - 1, which an f64 holds exactly")]
-pub fn amount_cell(cents: i64) -> CellWrite {
-    if cents.unsigned_abs() <= MAX_EXACT_CENTS { CellWrite::Money(cents as f64 / 100.0) } else { CellWrite::Text(money::Cents(cents).to_string()) }
-}
-
-/// Whether a cell that was read shows what was to be written.
-pub fn shows(seen: &Value, wanted: &CellWrite) -> bool {
-    match wanted {
-        CellWrite::Empty => shows_text(seen, ""),
-        CellWrite::Text(text) => shows_text(seen, text),
-        CellWrite::Money(units) => matches!(seen, Value::Number(number) if (number - units).abs() < 0.000_1),
-        CellWrite::Checkbox(state) => matches!(seen, Value::Bool(seen) if seen == state),
-    }
-}
-
-fn shows_text(seen: &Value, wanted: &str) -> bool {
-    match seen {
-        Value::Empty => wanted.is_empty(),
-        Value::Text(text) => text == wanted,
-        _ => false,
-    }
-}
-
-/// Whether an Amount cell shows these cents. A number is compared as cents; so is text, which is how great amounts are written.
-#[expect(clippy::cast_precision_loss, reason = "the comparison allows for it")]
-pub fn shows_amount(seen: &Value, cents: i64) -> bool {
-    match seen {
-        Value::Number(number) if cents.unsigned_abs() <= MAX_EXACT_CENTS => {
-            let wanted = cents as f64 / 100.0;
-            // Equal bits for what Kylo wrote; the tolerance is for a cell that a formula or a person recomputed.
-            number.to_bits() == wanted.to_bits() || (number - wanted).abs() < 0.000_1
-        }
-        Value::Text(text) => money::parse_text(text.trim()).is_ok_and(|seen| seen.0 == cents),
-        _ => false,
-    }
 }
 
 #[cfg(test)]

@@ -457,3 +457,63 @@ async fn what_promote_has_read_is_not_lost_when_the_row_is_deleted_before_the_ne
     let tab = world.pending("710");
     assert_eq!(tab.text(tab.row_of("WALMART"), "Target_Sheet"), "SEEN BY PROMOTE");
 }
+
+#[tokio::test]
+async fn an_edited_machine_cell_is_answered_also_after_a_post_that_was_found_to_have_landed() {
+    let world = World::new(&["710"]).await;
+    world.add("710", "a", "A", 1).await;
+    world.settle().await;
+    world.add("710", "b", "B", 2).await;
+    world.service.fault(crate::post_support::gateway::Fault::AppliedAnswerLost);
+    world.post().await;
+    world.edit("710", |tab| tab.set(1, "Source", Value::Text("EDITED".to_owned())));
+    world.settle().await;
+    let tab = world.pending("710");
+    assert_eq!(tab.texts("Source"), ["A", "B"]);
+    assert!(tab.text(1, "Status").starts_with("changed: Source was edited"), "{}", tab.text(1, "Status"));
+}
+
+#[tokio::test]
+async fn a_tick_set_while_a_correction_was_on_its_way_is_taken_back_and_the_next_one_counts() {
+    let world = world_of_three().await;
+    world.settle().await;
+    world.add("710", "t2", "WALMART SUPERCENTER", 4567).await;
+    world.service.fault(Fault::PeopleFirst(Box::new(|book| book.grid_mut("710 Pending").approve("WALMART", "OPEX", "FOOD"))));
+    world.settle().await;
+    let tab = world.pending("710");
+    let row = tab.row_of("WALMART SUPERCENTER");
+    assert_eq!((tab.text(row, "Approved"), tab.text(row, "Target_Header")), ("FALSE".into(), "FOOD".into()));
+    assert!(tab.text(row, "Status").starts_with("changed: the bank's data changed"), "{}", tab.text(row, "Status"));
+    world.edit("710", |tab| tab.approve("WALMART SUPERCENTER", "OPEX", "FOOD"));
+    world.add("710", "t4", "EBAY", 1).await;
+    world.settle().await;
+    let tab = world.pending("710");
+    let row = tab.row_of("WALMART SUPERCENTER");
+    assert_eq!((tab.text(row, "Approved"), tab.text(row, "Status")), ("TRUE".into(), String::new()));
+    world.assert_equal("710").await;
+}
+
+#[tokio::test]
+async fn a_tick_that_fell_to_an_approved_false_meant_for_another_row_is_answered() {
+    let world = world_of_three().await;
+    world.settle().await;
+    world.edit("710", |tab| {
+        tab.approve("WALMART", "OPEX", "FOOD");
+        tab.approve("UBER", "OPEX", "TRAVEL");
+        tab.type_in("UBER", "Source", "EDITED");
+    });
+    world.add("710", "t4", "EBAY", 1).await;
+    world.service.fault(Fault::PeopleFirst(Box::new(|book| {
+        let tab = book.grid_mut("710 Pending");
+        let (walmart, uber) = (tab.row_of("WALMART"), tab.row_of("EDITED"));
+        tab.rows.swap(walmart, uber);
+    })));
+    world.settle().await;
+    let tab = world.pending("710");
+    for source in ["WALMART", "UBER"] {
+        let row = tab.row_of(source);
+        assert_eq!(tab.text(row, "Approved"), "FALSE", "{source}");
+        assert!(tab.text(row, "Status").starts_with("changed:"), "{source}: {}", tab.text(row, "Status"));
+    }
+    world.assert_equal("710").await;
+}

@@ -82,7 +82,7 @@ async fn a_company_with_a_missing_or_doubled_header_is_parked_alone_and_goes_on_
     assert_eq!((round.posted, round.parked), (1, 1));
     assert_eq!(world.pending("711").texts("Source"), ["B", "B2"]);
     let trouble = world.text("SELECT company_id || ' ' || state || ' ' || reason FROM control.company_trouble").await;
-    assert!(trouble.starts_with("710 parked") && trouble.contains("Source") && trouble.contains("repair --headers"), "{trouble}");
+    assert!(trouble.starts_with("710 parked") && trouble.contains("Source") && trouble.contains("put it back by hand"), "{trouble}");
     world.edit("710", |tab| tab.rows[0][2] = Value::Text(" Source ".to_owned()));
     assert_eq!(world.post().await.posted, 0, "not before 15 minutes");
     world.clock.advance(Duration::from_secs(901));
@@ -150,8 +150,11 @@ async fn a_spreadsheet_of_another_environment_is_left_alone() {
     let staging = Poster::new(options);
     assert_eq!(staging.post_once().await.unwrap().parked, 1);
     assert_eq!(world.service.n_calls("apply"), before);
-    assert!(reason(&world).await.contains("take-over"));
+    assert!(reason(&world).await.contains("delete its hidden tab _kylo"), "{}", reason(&world).await);
     assert!(staging.read_pending(&world.route("710").await).await.is_err());
+    world.service.edit(SHEET, |book| book.grids.retain(|grid| grid.title != "_kylo"));
+    world.clock.advance(Duration::from_secs(901));
+    assert_eq!(staging.post_once().await.unwrap().posted, 1, "as the reason says");
 }
 
 #[tokio::test]
@@ -282,4 +285,48 @@ async fn a_spreadsheet_whose_call_hangs_holds_up_no_other_spreadsheet() {
     until(&grid_shows).await;
     cancel.cancel();
     running.abort();
+}
+
+#[tokio::test]
+async fn the_tabs_of_a_company_that_was_removed_can_be_used_under_a_new_id() {
+    let world = world_of_two_companies().await;
+    world.settle().await;
+    kylo::store::control::admin::remove(&world.pool, &CompanyId::parse("711").unwrap()).await.unwrap();
+    world.configure("712", &world.dsn).await;
+    sqlx::query("UPDATE control.company_config SET tab_pending = '711 Pending', tab_active = '711 Active' WHERE company_id = '712'")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    world.add("712", "c", "C", 3).await;
+    assert_eq!(world.post().await.parked, 0);
+    assert_eq!(world.grid("711 Pending").texts("Source"), ["B", "C"]);
+}
+
+#[tokio::test]
+async fn a_post_found_to_have_landed_in_a_spreadsheet_that_the_company_has_left_takes_nothing_from_the_new_binding() {
+    let world = world_of_two_companies().await;
+    world.service.fault(Fault::AppliedAnswerLost);
+    world.post().await;
+    let book = Book { grids: vec![Grid::new(0, "Sheet1", 100, 26)], metadata: Vec::new() };
+    world.service.lock().books.insert("sheet-2".to_owned(), book);
+    sqlx::query("UPDATE control.company_config SET spreadsheet_id = 'sheet-2' WHERE company_id = '711'").execute(&world.pool).await.unwrap();
+    world.clock.advance(Duration::from_secs(5));
+    world.settle().await;
+    let bound = "SELECT string_agg(DISTINCT spreadsheet_id, ' ') FROM control.sheet_tabs WHERE company_id = '711'";
+    assert_eq!(world.text(bound).await, "sheet-2");
+    assert_eq!(world.count("SELECT count(*) FROM control.sheet_intents WHERE state = 'in_doubt'").await, 0);
+}
+
+#[tokio::test]
+async fn a_post_in_doubt_of_a_spreadsheet_that_is_no_companys_any_more_is_abandoned_after_a_day() {
+    let world = World::new(&["710"]).await;
+    world.add("710", "a", "A", 1).await;
+    world.service.fault(Fault::Lost);
+    world.post().await;
+    sqlx::query("DELETE FROM control.company_config").execute(&world.pool).await.unwrap();
+    world.post().await;
+    assert_eq!(world.text("SELECT state FROM control.sheet_intents").await, "in_doubt", "it may still come back");
+    sqlx::query("UPDATE control.sheet_intents SET created_at = now() - interval '25 hours'").execute(&world.pool).await.unwrap();
+    world.post().await;
+    assert_eq!(world.text("SELECT state FROM control.sheet_intents").await, "abandoned");
 }

@@ -7,7 +7,7 @@ use super::{Answer, Budget, Found, Left, PendingInput, TabPlan, setup};
 use crate::domain::ids::TxnUid;
 use crate::domain::sheet::CellWrite;
 use crate::domain::tab::{
-    Approved, HeaderError, OpenRow, PendingRow, Role, RowKey, TabView, Typed, pending, read_pending, shows, shows_amount, text_cell,
+    Approved, EARLY_TICK, HeaderError, OpenRow, PendingRow, Role, RowKey, TabView, Typed, pending, read_pending, shows, shows_amount, text_cell,
 };
 
 /// Status of a row whose key Postgres does not know. It stays: a restored backup of the database must not empty a tab.
@@ -157,10 +157,15 @@ impl Planner<'_> {
         if approved_now != row.typed.approved {
             cells.push((pending::APPROVED, CellWrite::Checkbox(false)));
         }
+        let is_content = |position: &usize| [pending::DATE, pending::SOURCE, pending::AMOUNT].contains(position);
+        let is_rewritten = cells.iter().any(|(position, _)| is_content(position));
         if !cells.is_empty() && !self.change(row, cells) {
             return false;
         }
         if is_top {
+            if is_rewritten {
+                self.plan.rewritten.insert(open.uid);
+            }
             self.settle(open, judged);
         }
         true
@@ -249,7 +254,8 @@ struct Judged {
 fn judge(top: &PendingRow, open: &OpenRow, input: &PendingInput<'_>, is_duplicate: bool) -> Judged {
     let typed = &top.typed;
     let mismatches = open.mismatches(top);
-    let is_guarded = typed.approved == Approved::Yes && !mismatches.is_empty();
+    let is_early = open.is_early_tick(typed);
+    let is_guarded = is_early || (typed.approved == Approved::Yes && !mismatches.is_empty());
     if is_duplicate {
         let answer = "duplicate: this transaction stands in several rows that say different things; delete all of them but one".to_owned();
         return Judged { answer, typed: typed.unapproved() };
@@ -261,7 +267,9 @@ fn judge(top: &PendingRow, open: &OpenRow, input: &PendingInput<'_>, is_duplicat
     let is_correction = open.content_seq > input.posted_seq;
     let names = mismatches.join(", ");
     if is_guarded {
-        let answer = if is_correction {
+        let answer = if is_early {
+            EARLY_TICK.to_owned()
+        } else if is_correction {
             format!("changed: {names} differed from the bank's data when this was approved; check the row and tick Approved again")
         } else {
             format!("changed: {names} was edited or sorted apart from the row and has been put back; check the row and tick Approved again")

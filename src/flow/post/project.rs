@@ -19,10 +19,15 @@ use crate::domain::sheet::ObservedTab;
 use crate::domain::tab::{self, ActiveRule, HeaderError, OpenRow, Role};
 use crate::ports::CallError;
 use crate::store::company::projection::{self, StateRow};
+use crate::store::control::PATIENCE;
 use crate::store::control::spreadsheets;
 use crate::store::control::tabs::{self, TabRow};
 use crate::store::error::{Fault, classify, describe};
+<<<<<<< HEAD
 use crate::store::pools::{PATIENCE, Pools, within};
+=======
+use crate::store::pools::{Pools, within};
+>>>>>>> fixa
 
 /// Requests of one batch, in bytes. Google recommends at most 2 MB.
 const BATCH_BYTES: usize = 2_000_000;
@@ -31,7 +36,7 @@ const DOWN_RETRY: std::time::Duration = std::time::Duration::from_secs(4);
 
 /// To read or to write one company's side of a post. The server's own limit of a statement does not run while the server is
 /// frozen.
-const DATABASE_WITHIN: std::time::Duration = std::time::Duration::from_secs(45);
+pub(super) const DATABASE_WITHIN: std::time::Duration = std::time::Duration::from_secs(45);
 
 /// A server that is frozen keeps its connections and answers nothing: only this side can give up.
 pub(super) async fn bounded<T>(within: std::time::Duration, answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
@@ -147,6 +152,10 @@ impl Session<'_> {
             if budget.is_spent() {
                 break;
             }
+            // Those that did not fit into this read have another round.
+            if !work.due.iter().any(|role| look.tabs.contains_key(&(work.route.company.clone(), *role))) {
+                continue;
+            }
             if let Some(plan) = self.plan_company(&work, look, &mut budget).await? {
                 plans.push(plan);
             }
@@ -199,8 +208,14 @@ impl Session<'_> {
         if !spreadsheets::renew(&self.options.control, self.spreadsheet.as_str(), self.options.holder).await? {
             return Err(Halt::LeaseLost);
         }
+        within(PATIENCE, self.bind_equal(&plans)).await?;
+        self.round.unchanged += 1;
+        self.finish(&plans, &[]).await
+    }
+
+    async fn bind_equal(&self, plans: &[CompanyPlan]) -> Result<(), sqlx::Error> {
         let mut tx = self.options.control.begin().await?;
-        for plan in &plans {
+        for plan in plans {
             for tab in &plan.tabs {
                 tabs::bind(&mut tx, &plan.row(tab)).await?;
                 if tab.plan.role == Role::Pending {
@@ -208,9 +223,7 @@ impl Session<'_> {
                 }
             }
         }
-        tx.commit().await?;
-        self.round.unchanged += 1;
-        self.finish(&plans, &[]).await
+        tx.commit().await
     }
 
     /// Takes what is done off the list: everything of these plans but the tabs named in `unfinished`, which stay due.

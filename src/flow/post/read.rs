@@ -16,6 +16,9 @@ use crate::domain::tab::{self, HeaderError, Role, RowKey, TabView};
 use crate::ports::{CallError, SheetGateway};
 use crate::store::control::tabs::{self, TabRow};
 
+/// Titles in one read. They travel in its URL, whose length Google limits.
+const TITLE_BYTES: usize = 6_000;
+
 /// Where a company's tab is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Located {
@@ -23,6 +26,7 @@ pub(super) struct Located {
     pub title: String,
     /// `None` = it is to be made.
     pub sheet_id: Option<i32>,
+    /// The seq that it was last known to show; -1 if none.
     pub posted_seq: i64,
 }
 
@@ -48,7 +52,10 @@ impl Look {
     pub fn foreign_environment(&self, ours: &str, spreadsheet: &SpreadsheetId) -> Option<String> {
         let theirs = fence::environment(self.control()?)?;
         (theirs != ours).then(|| {
-            format!("spreadsheet {spreadsheet} belongs to environment {theirs:?} (this one is {ours:?}): run `kylo company take-over` to use it here")
+            format!(
+                "spreadsheet {spreadsheet} belongs to environment {theirs:?} (this one is {ours:?}): start with KYLO_ENVIRONMENT={theirs}, configure another \
+                 spreadsheet, or, once no worker of {theirs:?} posts to it any more, delete its hidden tab {CONTROL_TAB} to take it over"
+            )
         })
     }
 }
@@ -64,8 +71,8 @@ pub(super) fn configured(route: &Route, role: Role) -> &str {
 impl Session<'_> {
     /// Reads what is left to do. Companies whose tab cannot be used are parked.
     pub(super) async fn look(&mut self) -> Result<Look, Halt> {
-        let wanted = wanted(&self.todo);
         let bindings = tabs::all(&self.options.control).await?;
+        let wanted = wanted(&self.todo, &bindings);
         let has_posted = self.row.confirmed_generation > 0;
         let look = look(self.gateway, self.spreadsheet, &wanted, &bindings, self.distrust_titles || !has_posted).await.map_err(Halt::Call)?;
         if let Some(reason) = look.foreign_environment(&self.options.environment, self.spreadsheet) {
@@ -78,8 +85,25 @@ impl Session<'_> {
     }
 }
 
-fn wanted(todo: &[CompanyWork]) -> Vec<(Arc<Route>, Role)> {
-    todo.iter().flat_map(|work| work.due.iter().map(|role| (Arc::clone(&work.route), *role))).collect()
+/// As many companies, from the front, as one read takes. The others stay to be done.
+fn wanted(todo: &[CompanyWork], bindings: &[TabRow]) -> Vec<(Arc<Route>, Role)> {
+    let mut left = TITLE_BYTES;
+    let mut wanted = Vec::new();
+    for work in todo {
+        let title = |role: &Role| binding(bindings, &work.route, *role).map_or_else(|| configured(&work.route, *role), |bound| bound.title.as_str());
+        let bytes: usize = work.due.iter().map(|role| url_bytes(title(role))).sum();
+        if bytes > left && !wanted.is_empty() {
+            break;
+        }
+        left = left.saturating_sub(bytes);
+        wanted.extend(work.due.iter().map(|role| (Arc::clone(&work.route), *role)));
+    }
+    wanted
+}
+
+/// About how long a title is in a URL, with its parameter's name.
+fn url_bytes(title: &str) -> usize {
+    20 + title.bytes().map(|byte| if byte.is_ascii_alphanumeric() { 1 } else { 3 }).sum::<usize>()
 }
 
 /// One read, preceded by the directory if a title is not known or turns out to be wrong.
@@ -149,11 +173,11 @@ fn locate(route: &Route, role: Role, bindings: &[TabRow], directory: Option<&Obs
     let Some(directory) = directory else {
         return Ok(bound.map_or_else(
             || Located { title: title.to_owned(), sheet_id: None, posted_seq: -1 },
-            |bound| Located { title: bound.title.clone(), sheet_id: Some(bound.sheet_id), posted_seq: bound.posted_seq },
+            |bound| Located { title: bound.title.clone(), sheet_id: Some(bound.sheet_id), posted_seq: tabs::shown_seq(bound.posted_seq) },
         ));
     };
     if let Some((bound, tab)) = bound.and_then(|bound| Some((bound, directory.tabs.iter().find(|tab| tab.sheet_id == bound.sheet_id)?))) {
-        return Ok(Located { title: tab.title.clone(), sheet_id: Some(tab.sheet_id), posted_seq: bound.posted_seq });
+        return Ok(Located { title: tab.title.clone(), sheet_id: Some(tab.sheet_id), posted_seq: tabs::shown_seq(bound.posted_seq) });
     }
     let Some(tab) = directory.tabs.iter().find(|tab| same_title(&tab.title, title)) else {
         return Ok(Located { title: title.to_owned(), sheet_id: None, posted_seq: -1 });
@@ -245,4 +269,34 @@ fn typed_cells(view: &TabView) -> TypedCells {
         }
     }
     typed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::company::{Bound, CompanyRow, routes};
+
+    #[test]
+    fn one_read_names_no_more_tabs_than_its_url_takes_and_always_those_of_one_company() {
+        let row = |n: usize, title: &str| CompanyRow {
+            company_id: format!("c{n:03}"),
+            db_dsn_rw: Some("postgres://localhost/x".to_owned()),
+            db_schema: Some(format!("app_{n}")),
+            spreadsheet_id: Some("sheet-1".to_owned()),
+            tab_pending: Some(format!("{title}{n} Pending")),
+            tab_active: Some(format!("{title}{n} Active")),
+            version: 1,
+        };
+        let todo = |title: &str| -> Vec<CompanyWork> {
+            let rows: Vec<_> = (0..200).map(|n| row(n, title)).collect();
+            let known = routes(&rows, &Bound::new()).into_values().map(Result::unwrap);
+            known.map(|route| CompanyWork { route, due: Role::ALL.into_iter().collect(), has_trouble: false }).collect()
+        };
+        let plain = wanted(&todo("Company "), &[]);
+        assert!((50..200).contains(&(plain.len() / 2)), "{}", plain.len());
+        let titles: usize = plain.iter().map(|(route, role)| url_bytes(configured(route, *role))).sum();
+        assert!(titles <= TITLE_BYTES, "{titles}");
+        let long = wanted(&todo(&"ü".repeat(80)), &[]);
+        assert!(long.len() >= 2 && long.len() % 2 == 0 && long.len() < plain.len(), "{}", long.len());
+    }
 }

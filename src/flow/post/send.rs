@@ -8,21 +8,23 @@ use std::collections::{BTreeMap, HashMap};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::project::{CompanyPlan, fresh_sheet_id};
+use super::project::{CompanyPlan, DATABASE_WITHIN, bounded, fresh_sheet_id};
 use super::read::Look;
 use super::{Halt, Session, Step};
 use crate::domain::fence::{self, Epoch, Frame, Mark, Verdict};
 use crate::domain::ids::TxnUid;
-use crate::domain::plan::{self, Answer, Budget, Found};
+use crate::domain::plan::{self, Answer, Budget, Found, TypedCells};
 use crate::domain::sheet::{Applied, Batch, EchoRange};
-use crate::domain::tab::{Approved, Role};
+use crate::domain::tab::{Approved, EARLY_TICK, Role};
 use crate::faults::CrashPoint;
 use crate::ports::CallError;
 use crate::store::company::projection;
+use crate::store::control::PATIENCE;
 use crate::store::control::intents::{self, IntentTab, NewIntent, OpenIntent, TypedByCompany};
 use crate::store::control::posts::{self, Landed};
 use crate::store::control::{spreadsheets, tabs};
 use crate::store::error::describe;
+use crate::store::pools::within;
 
 /// A batch on its way.
 struct Post {
@@ -114,7 +116,6 @@ impl Session<'_> {
 
     /// The intent, and what people had typed when it was planned, in one transaction.
     async fn write_intent(&self, post: &Post) -> Result<(), Halt> {
-        let mut tx = self.options.control.begin().await?;
         let intent = NewIntent {
             intent_id: post.intent_id,
             spreadsheet_id: self.spreadsheet.as_str(),
@@ -124,12 +125,16 @@ impl Session<'_> {
             operations: &post.batch.requests,
             typed: &post.typed,
         };
-        intents::insert(&mut tx, &intent).await?;
-        for (company, typed) in &post.typed {
-            tabs::set_typed(&mut tx, company, Role::Pending.as_str(), typed).await?;
-        }
-        tx.commit().await?;
-        Ok(())
+        within(PATIENCE, async {
+            let mut tx = self.options.control.begin().await?;
+            intents::insert(&mut tx, &intent).await?;
+            for (company, typed) in &post.typed {
+                tabs::set_typed(&mut tx, company, Role::Pending.as_str(), typed).await?;
+            }
+            tx.commit().await?;
+            Ok(())
+        })
+        .await
     }
 
     /// A 2xx answer: it landed, once. What the answer shows is compared by planning again: an empty plan means that nobody was in the way.
@@ -139,9 +144,14 @@ impl Session<'_> {
         let mut damaged = Vec::new();
         for plan in &plans {
             for tab in plan.tabs.iter().filter(|tab| !tab.plan.is_empty()) {
-                let healthy = verify(plan, &tab.plan, applied, &mut typed);
+                let mut healthy = verify(plan, &tab.plan, applied, &mut typed);
+                let early = early_ticks(plan, &tab.plan, &typed);
+                if !early.is_empty() {
+                    healthy = false;
+                    self.answer_ticks(plan, &early).await;
+                }
                 if !healthy {
-                    self.answer_lost_ticks(plan, &tab.plan, &typed).await;
+                    self.answer_ticks(plan, &lost_ticks(plan, &tab.plan, &typed)).await;
                 }
                 if !healthy && tab.plan.complete {
                     damaged.push(tab.plan.sheet_id);
@@ -175,37 +185,18 @@ impl Session<'_> {
         self.finish(&plans, &damaged).await
     }
 
-    /// A tick that was read, and that the answer does not show any more although this post did not take it back on purpose: rows had moved, and
-    /// it went with a row that was removed or fell to an Approved FALSE meant for another. Its row says so.
-    async fn answer_lost_ticks(&self, company: &CompanyPlan, sent: &plan::TabPlan, typed: &TypedByCompany) {
-        let shown = typed.get(company.route.company.as_str());
-        let answers: Vec<Answer> = sent
-            .typed
-            .iter()
-            .filter(|(_, read)| read.approved == Approved::Yes)
-            .filter_map(|(uid, _)| {
-                let now = shown.and_then(|shown| shown.get(uid)).cloned().unwrap_or_default();
-                let row = company.wanted.open.iter().find(|row| row.uid == *uid && now.approved != Approved::Yes)?;
-                let given = sent.answers.iter().find(|answer| answer.uid == *uid);
-                Some(Answer {
-                    uid: *uid,
-                    before: given.map_or_else(|| row.answer.clone(), |answer| answer.answer.clone()),
-                    answer: "changed: rows were moved while this tab was posted and the tick was lost; check the row and tick Approved again"
-                        .to_owned(),
-                    answer_input: Some(now.fingerprint()),
-                })
-            })
-            .collect();
+    /// Stores what Status is to say of ticks that came or went while this post was on its way.
+    async fn answer_ticks(&self, company: &CompanyPlan, answers: &[Answer]) {
         if answers.is_empty() {
             return;
         }
         let stored = async {
             let mut tx = self.options.pools.begin(&company.route.dsn, &company.route.schema).await?;
-            projection::store(&mut tx, company.route.company.as_str(), &answers, &[]).await?;
+            projection::store(&mut tx, company.route.company.as_str(), answers, &[]).await?;
             tx.commit().await
         };
-        if let Err(error) = stored.await {
-            warn!(company = %company.route.company, reason = describe(&error), "lost ticks could not be answered");
+        if let Err(error) = bounded(DATABASE_WITHIN, stored).await {
+            warn!(company = %company.route.company, reason = describe(&error), "ticks that came or went during a post could not be answered");
         }
     }
 
@@ -247,11 +238,46 @@ impl Session<'_> {
         }
     }
 
-    async fn close(&self, intent: Uuid, state: &str, reason: &str) -> Result<(), Halt> {
-        let mut connection = self.options.control.acquire().await?;
-        intents::settle(&mut connection, intent, state, Some(reason)).await?;
-        Ok(())
+    pub(super) async fn close(&self, intent: Uuid, state: &str, reason: &str) -> Result<(), Halt> {
+        within(PATIENCE, async {
+            let mut connection = self.options.control.acquire().await?;
+            intents::settle(&mut connection, intent, state, Some(reason)).await?;
+            Ok(())
+        })
+        .await
     }
+}
+
+/// A tick that was read, and that the answer does not show any more although this post did not take it back on purpose: rows had moved, and
+/// it went with a row that was removed or fell to an Approved FALSE meant for another. Its row says so.
+fn lost_ticks(company: &CompanyPlan, sent: &plan::TabPlan, typed: &TypedByCompany) -> Vec<Answer> {
+    let shown = typed.get(company.route.company.as_str());
+    let is_lost = |uid: &TxnUid| shown.and_then(|shown| shown.get(uid)).is_none_or(|now| now.approved != Approved::Yes);
+    let read = sent.typed.iter().filter(|(_, read)| read.approved == Approved::Yes).map(|(uid, _)| *uid);
+    let text = "changed: rows were moved while this tab was posted and the tick was lost; check the row and tick Approved again";
+    answers_to(company, sent, typed, read.filter(is_lost), text)
+}
+
+/// A tick that was not there when the row was read, and that the answer shows on content which this very post has put there: the person saw
+/// the old one. It is taken back by the next round, and counts for nothing until then.
+fn early_ticks(company: &CompanyPlan, sent: &plan::TabPlan, typed: &TypedByCompany) -> Vec<Answer> {
+    let is_ticked =
+        |cells: Option<&TypedCells>, uid: &TxnUid| cells.and_then(|cells| cells.get(uid)).is_some_and(|now| now.approved == Approved::Yes);
+    let shown = typed.get(company.route.company.as_str());
+    let early = sent.rewritten.iter().filter(|uid| !is_ticked(Some(&sent.typed), uid) && is_ticked(shown, uid)).copied();
+    answers_to(company, sent, typed, early, EARLY_TICK)
+}
+
+fn answers_to(company: &CompanyPlan, sent: &plan::TabPlan, typed: &TypedByCompany, uids: impl Iterator<Item = TxnUid>, answer: &str) -> Vec<Answer> {
+    let shown = typed.get(company.route.company.as_str());
+    uids.filter_map(|uid| {
+        let now = shown.and_then(|shown| shown.get(&uid)).cloned().unwrap_or_default();
+        let row = company.wanted.open.iter().find(|row| row.uid == uid)?;
+        let given = sent.answers.iter().find(|answer| answer.uid == uid);
+        let before = given.map_or_else(|| row.answer.clone(), |given| given.answer.clone());
+        Some(Answer { uid, before, answer: answer.to_owned(), answer_input: Some(now.fingerprint()) })
+    })
+    .collect()
 }
 
 /// Whether the answer shows the tab as it was to become. What people typed meanwhile is taken into `typed`.

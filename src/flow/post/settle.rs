@@ -74,9 +74,7 @@ impl Session<'_> {
     }
 
     pub(super) async fn supersede(&self, intent: &OpenIntent, reason: &str) -> Result<(), Halt> {
-        let mut connection = self.options.control.acquire().await?;
-        intents::settle(&mut connection, intent.intent_id, "superseded", Some(reason)).await?;
-        Ok(())
+        self.close(intent.intent_id, "superseded", reason).await
     }
 
     pub(super) fn foreign_key(&self, generation: i64, key: &str) -> Halt {

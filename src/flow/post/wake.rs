@@ -50,6 +50,10 @@ impl Poster {
         for route in routes.values().flatten().filter(|route| self.is_posted(&route.company)) {
             by_spreadsheet.entry(route.spreadsheet.clone()).or_default().push(Arc::clone(route));
         }
+        if ledger.unsettled.iter().any(|id| !by_spreadsheet.keys().any(|posted| posted.as_str() == id)) {
+            let posted: Vec<String> = by_spreadsheet.keys().map(ToString::to_string).collect();
+            intents::abandon_unrouted(&self.options.control, &posted).await?;
+        }
         let open: Vec<_> =
             by_spreadsheet.into_iter().filter(|(id, routes)| is_open(ledger.sheets.get(id.as_str()), routes, now, &mut round)).collect();
         let ready = |route: &&Arc<Route>| is_ready(ledger.troubles.get(route.company.as_str()), route, now);

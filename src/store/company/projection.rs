@@ -140,22 +140,31 @@ async fn store_answers(connection: &mut PgConnection, company: &str, answers: &[
 
 /// Once per content: what promote has taken from the same row, or an earlier try of this post has kept, is not kept again.
 async fn keep_left(connection: &mut PgConnection, company: &str, left: &[Left]) -> Result<(), sqlx::Error> {
-    for row in left {
-        sqlx::query!(
-            "INSERT INTO rules_pending (company_id, source, source_norm, target_sheet, target_header, match_notes, approved, origin, txn_uid)
-             SELECT $1::text, $2, $3, $4::text, $5::text, $6::text, FALSE, 'left', $7::uuid
-             WHERE NOT EXISTS (SELECT FROM rules_pending r WHERE r.company_id = $1::text AND r.txn_uid = $7::uuid
-                               AND r.target_sheet = $4::text AND r.target_header = $5::text AND r.match_notes = $6::text)",
-            company,
-            row.source,
-            normalise(&row.source),
-            row.typed.target_sheet,
-            row.typed.target_header,
-            row.typed.match_notes,
-            row.uid.0
-        )
-        .execute(&mut *connection)
-        .await?;
+    if left.is_empty() {
+        return Ok(());
     }
+    let sources: Vec<&str> = left.iter().map(|row| row.source.as_str()).collect();
+    let norms: Vec<String> = left.iter().map(|row| normalise(&row.source)).collect();
+    let sheets: Vec<&str> = left.iter().map(|row| row.typed.target_sheet.as_str()).collect();
+    let headers: Vec<&str> = left.iter().map(|row| row.typed.target_header.as_str()).collect();
+    let notes: Vec<&str> = left.iter().map(|row| row.typed.match_notes.as_str()).collect();
+    let uids: Vec<Uuid> = left.iter().map(|row| row.uid.0).collect();
+    sqlx::query!(
+        "INSERT INTO rules_pending (company_id, source, source_norm, target_sheet, target_header, match_notes, approved, origin, txn_uid)
+         SELECT $1::text, l.source, l.source_norm, l.target_sheet, l.target_header, l.match_notes, FALSE, 'left', l.txn_uid
+         FROM (SELECT DISTINCT * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::uuid[])
+               AS l(source, source_norm, target_sheet, target_header, match_notes, txn_uid)) AS l
+         WHERE NOT EXISTS (SELECT FROM rules_pending r WHERE r.company_id = $1::text AND r.txn_uid = l.txn_uid
+                           AND r.target_sheet = l.target_sheet AND r.target_header = l.target_header AND r.match_notes = l.match_notes)",
+        company,
+        &sources as _,
+        &norms,
+        &sheets as _,
+        &headers as _,
+        &notes as _,
+        &uids
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }

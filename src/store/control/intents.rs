@@ -7,9 +7,11 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::PATIENCE;
 use crate::domain::plan::TypedCells;
 use crate::domain::sheet::Request;
 use crate::domain::tab::Role;
+use crate::store::pools::within;
 
 /// One tab of an intent: all that is needed to confirm it later, without the operations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,9 +91,12 @@ pub async fn insert(connection: &mut PgConnection, intent: &NewIntent<'_>) -> Re
 /// # Errors
 /// The database's.
 pub async fn unsettled(pool: &PgPool) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar!("SELECT DISTINCT spreadsheet_id FROM control.sheet_intents WHERE state IN ('planned', 'sent', 'in_doubt')")
-        .fetch_all(pool)
-        .await
+    within(PATIENCE, async {
+        sqlx::query_scalar!("SELECT DISTINCT spreadsheet_id FROM control.sheet_intents WHERE state IN ('planned', 'sent', 'in_doubt')")
+            .fetch_all(pool)
+            .await
+    })
+    .await
 }
 
 /// The unsettled intents of a spreadsheet, oldest first.
@@ -99,14 +104,17 @@ pub async fn unsettled(pool: &PgPool) -> Result<Vec<String>, sqlx::Error> {
 /// # Errors
 /// The database's.
 pub async fn open(pool: &PgPool, spreadsheet: &str) -> Result<Vec<OpenIntent>, sqlx::Error> {
-    sqlx::query_as!(
-        OpenIntent,
-        r#"SELECT intent_id, generation, state, tabs AS "tabs: Json<Vec<IntentTab>>",
+    within(PATIENCE, async {
+        sqlx::query_as!(
+            OpenIntent,
+            r#"SELECT intent_id, generation, state, tabs AS "tabs: Json<Vec<IntentTab>>",
                   typed AS "typed: Json<TypedByCompany>" FROM control.sheet_intents
            WHERE spreadsheet_id = $1 AND state IN ('planned', 'sent', 'in_doubt') ORDER BY created_at"#,
-        spreadsheet
-    )
-    .fetch_all(pool)
+            spreadsheet
+        )
+        .fetch_all(pool)
+        .await
+    })
     .await
 }
 
@@ -115,10 +123,14 @@ pub async fn open(pool: &PgPool, spreadsheet: &str) -> Result<Vec<OpenIntent>, s
 /// # Errors
 /// The database's.
 pub async fn mark_sent(pool: &PgPool, intent: Uuid) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query!("UPDATE control.sheet_intents SET state = 'sent', sent_at = now() WHERE intent_id = $1 AND state = 'planned'", intent)
-        .execute(pool)
-        .await?;
-    Ok(done.rows_affected() == 1)
+    within(PATIENCE, async {
+        let done =
+            sqlx::query!("UPDATE control.sheet_intents SET state = 'sent', sent_at = now() WHERE intent_id = $1 AND state = 'planned'", intent)
+                .execute(pool)
+                .await?;
+        Ok(done.rows_affected() == 1)
+    })
+    .await
 }
 
 /// sent -> in_doubt.
@@ -126,10 +138,13 @@ pub async fn mark_sent(pool: &PgPool, intent: Uuid) -> Result<bool, sqlx::Error>
 /// # Errors
 /// The database's.
 pub async fn mark_in_doubt(pool: &PgPool, intent: Uuid, reason: &str) -> Result<(), sqlx::Error> {
-    sqlx::query!("UPDATE control.sheet_intents SET state = 'in_doubt', reason = $2 WHERE intent_id = $1 AND state = 'sent'", intent, reason)
-        .execute(pool)
-        .await?;
-    Ok(())
+    within(PATIENCE, async {
+        sqlx::query!("UPDATE control.sheet_intents SET state = 'in_doubt', reason = $2 WHERE intent_id = $1 AND state = 'sent'", intent, reason)
+            .execute(pool)
+            .await?;
+        Ok(())
+    })
+    .await
 }
 
 /// Settles an intent as `confirmed`, `refused`, `superseded` or `abandoned` and drops its operations. False = it was settled already.
@@ -154,12 +169,34 @@ pub async fn settle(connection: &mut PgConnection, intent: Uuid, state: &str, re
 /// # Errors
 /// The database's.
 pub async fn abandon(pool: &PgPool, intent: Uuid) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query!(
-        "UPDATE control.sheet_intents SET state = 'abandoned', reason = 'never sent', operations = NULL, settled_at = now()
+    within(PATIENCE, async {
+        let done = sqlx::query!(
+            "UPDATE control.sheet_intents SET state = 'abandoned', reason = 'never sent', operations = NULL, settled_at = now()
          WHERE intent_id = $1 AND state = 'planned'",
-        intent
+            intent
+        )
+        .execute(pool)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    })
+    .await
+}
+
+/// Abandons the unsettled intents, a day old, of spreadsheets that are not among those posted to: nobody reads their fence any more. Should such a
+/// spreadsheet come back, its tabs are compared and the next batch carries the same fence id, so nothing can land twice.
+///
+/// # Errors
+/// The database's.
+pub async fn abandon_unrouted(pool: &PgPool, posted: &[String]) -> Result<(), sqlx::Error> {
+    within(PATIENCE, async {
+    sqlx::query!(
+        "UPDATE control.sheet_intents SET state = 'abandoned', reason = 'its spreadsheet is no company''s any more', operations = NULL, settled_at = now()
+         WHERE state IN ('planned', 'sent', 'in_doubt') AND created_at < now() - interval '1 day' AND spreadsheet_id <> ALL($1)",
+        posted
     )
     .execute(pool)
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(())
+    })
+    .await
 }

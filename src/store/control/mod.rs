@@ -1,5 +1,10 @@
 //! Statements against the control database, one file per table or concern. Tables are always written `control.<table>`.
 
+use std::time::Duration;
+
+/// How long the poster waits for a statement of its own here. Well below a lease, so that who cannot reach the control database does not hold one.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
 pub mod admin;
 pub mod budget;
 pub mod company_config;

@@ -5,9 +5,11 @@ use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::PATIENCE;
 use super::intents::{self, IntentTab, TypedByCompany};
 use super::tabs::{self, TabRow};
 use crate::domain::tab::Role;
+use crate::store::pools::within;
 
 /// A post that landed.
 #[derive(Clone, Debug)]
@@ -30,6 +32,10 @@ pub struct Landed<'a> {
 /// # Errors
 /// The database's.
 pub async fn confirm(pool: &PgPool, landed: &Landed<'_>) -> Result<bool, sqlx::Error> {
+    within(PATIENCE, confirm_in_time(pool, landed)).await
+}
+
+async fn confirm_in_time(pool: &PgPool, landed: &Landed<'_>) -> Result<bool, sqlx::Error> {
     let mut tx = pool.begin().await?;
     if !intents::settle(&mut tx, landed.intent_id, "confirmed", None).await? {
         return Ok(false);
@@ -71,8 +77,12 @@ async fn record(tx: &mut PgConnection, landed: &Landed<'_>, tab: &IntentTab) -> 
         title: tab.title.clone(),
         posted_seq,
     };
-    tabs::bind(tx, &row).await?;
-    if tab.role == Role::Pending
+    let is_configured = tabs::is_configured(tx, &row).await?;
+    if is_configured {
+        tabs::bind(tx, &row).await?;
+    }
+    if is_configured
+        && tab.role == Role::Pending
         && let Some(typed) = landed.typed.and_then(|typed| typed.get(&tab.company))
     {
         tabs::set_typed(tx, &tab.company, tab.role.as_str(), typed).await?;

@@ -6,6 +6,9 @@ use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use super::PATIENCE;
+use crate::store::pools::within;
+
 /// How long a lease lasts without being renewed: a frozen or dead holder's spreadsheet passes on within 60 s.
 const LEASE_SECS: f64 = 45.0;
 
@@ -28,11 +31,14 @@ pub struct SpreadsheetRow {
 /// # Errors
 /// The database's.
 pub async fn all(pool: &PgPool) -> Result<Vec<SpreadsheetRow>, sqlx::Error> {
-    sqlx::query_as!(
-        SpreadsheetRow,
-        "SELECT spreadsheet_id, confirmed_generation, state, reason, failures, retry_at, config_version, swept_at FROM control.spreadsheets"
-    )
-    .fetch_all(pool)
+    within(PATIENCE, async {
+        sqlx::query_as!(
+            SpreadsheetRow,
+            "SELECT spreadsheet_id, confirmed_generation, state, reason, failures, retry_at, config_version, swept_at FROM control.spreadsheets"
+        )
+        .fetch_all(pool)
+        .await
+    })
     .await
 }
 
@@ -41,18 +47,21 @@ pub async fn all(pool: &PgPool) -> Result<Vec<SpreadsheetRow>, sqlx::Error> {
 /// # Errors
 /// The database's.
 pub async fn lease(pool: &PgPool, spreadsheet: &str, holder: Uuid) -> Result<Option<SpreadsheetRow>, sqlx::Error> {
-    sqlx::query_as!(
-        SpreadsheetRow,
-        r#"INSERT INTO control.spreadsheets AS s (spreadsheet_id, lease_holder, leased_until)
+    within(PATIENCE, async {
+        sqlx::query_as!(
+            SpreadsheetRow,
+            r#"INSERT INTO control.spreadsheets AS s (spreadsheet_id, lease_holder, leased_until)
            VALUES ($1, $2, now() + make_interval(secs => $3))
            ON CONFLICT (spreadsheet_id) DO UPDATE SET lease_holder = $2, leased_until = now() + make_interval(secs => $3), updated_at = now()
            WHERE s.leased_until IS NULL OR s.leased_until < now() OR s.lease_holder = $2
            RETURNING spreadsheet_id, confirmed_generation, state, reason, failures, retry_at, config_version, swept_at"#,
-        spreadsheet,
-        holder,
-        LEASE_SECS
-    )
-    .fetch_optional(pool)
+            spreadsheet,
+            holder,
+            LEASE_SECS
+        )
+        .fetch_optional(pool)
+        .await
+    })
     .await
 }
 
@@ -61,16 +70,19 @@ pub async fn lease(pool: &PgPool, spreadsheet: &str, holder: Uuid) -> Result<Opt
 /// # Errors
 /// The database's.
 pub async fn renew(pool: &PgPool, spreadsheet: &str, holder: Uuid) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query!(
-        "UPDATE control.spreadsheets SET leased_until = now() + make_interval(secs => $3)
+    within(PATIENCE, async {
+        let done = sqlx::query!(
+            "UPDATE control.spreadsheets SET leased_until = now() + make_interval(secs => $3)
          WHERE spreadsheet_id = $1 AND lease_holder = $2 AND leased_until >= now()",
-        spreadsheet,
-        holder,
-        LEASE_SECS
-    )
-    .execute(pool)
-    .await?;
-    Ok(done.rows_affected() == 1)
+            spreadsheet,
+            holder,
+            LEASE_SECS
+        )
+        .execute(pool)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    })
+    .await
 }
 
 /// Gives a lease back, if it is still ours.
@@ -78,14 +90,17 @@ pub async fn renew(pool: &PgPool, spreadsheet: &str, holder: Uuid) -> Result<boo
 /// # Errors
 /// The database's.
 pub async fn release(pool: &PgPool, spreadsheet: &str, holder: Uuid) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "UPDATE control.spreadsheets SET lease_holder = NULL, leased_until = NULL WHERE spreadsheet_id = $1 AND lease_holder = $2",
-        spreadsheet,
-        holder
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
+    within(PATIENCE, async {
+        sqlx::query!(
+            "UPDATE control.spreadsheets SET lease_holder = NULL, leased_until = NULL WHERE spreadsheet_id = $1 AND lease_holder = $2",
+            spreadsheet,
+            holder
+        )
+        .execute(pool)
+        .await?;
+        Ok(())
+    })
+    .await
 }
 
 /// Says that a spreadsheet waits (something outside is down) or is parked (somebody must act), and when it is tried again.
@@ -100,18 +115,21 @@ pub async fn set_back(
     retry_at: DateTime<Utc>,
     config_version: &str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "UPDATE control.spreadsheets
+    within(PATIENCE, async {
+        sqlx::query!(
+            "UPDATE control.spreadsheets
          SET state = $2, reason = $3, retry_at = $4, config_version = $5, failures = failures + 1, updated_at = now() WHERE spreadsheet_id = $1",
-        spreadsheet,
-        state,
-        reason,
-        retry_at,
-        config_version
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
+            spreadsheet,
+            state,
+            reason,
+            retry_at,
+            config_version
+        )
+        .execute(pool)
+        .await?;
+        Ok(())
+    })
+    .await
 }
 
 /// Says that all is well again.
@@ -119,14 +137,17 @@ pub async fn set_back(
 /// # Errors
 /// The database's.
 pub async fn set_ok(pool: &PgPool, spreadsheet: &str) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "UPDATE control.spreadsheets SET state = 'ok', reason = NULL, retry_at = NULL, failures = 0, config_version = NULL, updated_at = now()
+    within(PATIENCE, async {
+        sqlx::query!(
+            "UPDATE control.spreadsheets SET state = 'ok', reason = NULL, retry_at = NULL, failures = 0, config_version = NULL, updated_at = now()
          WHERE spreadsheet_id = $1 AND (state <> 'ok' OR failures <> 0 OR retry_at IS NOT NULL)",
-        spreadsheet
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
+            spreadsheet
+        )
+        .execute(pool)
+        .await?;
+        Ok(())
+    })
+    .await
 }
 
 /// Records that every tab of the spreadsheet was compared.
@@ -134,8 +155,11 @@ pub async fn set_ok(pool: &PgPool, spreadsheet: &str) -> Result<(), sqlx::Error>
 /// # Errors
 /// The database's.
 pub async fn set_swept(pool: &PgPool, spreadsheet: &str, at: DateTime<Utc>) -> Result<(), sqlx::Error> {
-    sqlx::query!("UPDATE control.spreadsheets SET swept_at = $2 WHERE spreadsheet_id = $1", spreadsheet, at).execute(pool).await?;
-    Ok(())
+    within(PATIENCE, async {
+        sqlx::query!("UPDATE control.spreadsheets SET swept_at = $2 WHERE spreadsheet_id = $1", spreadsheet, at).execute(pool).await?;
+        Ok(())
+    })
+    .await
 }
 
 /// What keeps a company's tabs from being posted.
@@ -151,7 +175,12 @@ pub struct TroubleRow {
 /// # Errors
 /// The database's.
 pub async fn troubles(pool: &PgPool) -> Result<Vec<TroubleRow>, sqlx::Error> {
-    sqlx::query_as!(TroubleRow, "SELECT company_id, config_version, retry_at FROM control.company_trouble WHERE work = 'post'").fetch_all(pool).await
+    within(PATIENCE, async {
+        sqlx::query_as!(TroubleRow, "SELECT company_id, config_version, retry_at FROM control.company_trouble WHERE work = 'post'")
+            .fetch_all(pool)
+            .await
+    })
+    .await
 }
 
 /// Says that a company's posting is `down` or `parked`, and when it is tried again.
@@ -166,19 +195,22 @@ pub async fn set_trouble(
     config_version: i64,
     retry_at: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "INSERT INTO control.company_trouble (company_id, work, state, reason, config_version, retry_at) VALUES ($1, 'post', $2, $3, $4, $5)
+    within(PATIENCE, async {
+        sqlx::query!(
+            "INSERT INTO control.company_trouble (company_id, work, state, reason, config_version, retry_at) VALUES ($1, 'post', $2, $3, $4, $5)
          ON CONFLICT (company_id, work) DO UPDATE
          SET state = excluded.state, reason = excluded.reason, config_version = excluded.config_version, retry_at = excluded.retry_at",
-        company,
-        state,
-        reason,
-        config_version,
-        retry_at
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
+            company,
+            state,
+            reason,
+            config_version,
+            retry_at
+        )
+        .execute(pool)
+        .await?;
+        Ok(())
+    })
+    .await
 }
 
 /// Nothing keeps this company from being posted any more.
@@ -186,6 +218,9 @@ pub async fn set_trouble(
 /// # Errors
 /// The database's.
 pub async fn clear_trouble(pool: &PgPool, company: &str) -> Result<(), sqlx::Error> {
-    sqlx::query!("DELETE FROM control.company_trouble WHERE company_id = $1 AND work = 'post'", company).execute(pool).await?;
-    Ok(())
+    within(PATIENCE, async {
+        sqlx::query!("DELETE FROM control.company_trouble WHERE company_id = $1 AND work = 'post'", company).execute(pool).await?;
+        Ok(())
+    })
+    .await
 }

@@ -4,7 +4,9 @@ use serde_json::Value as Json;
 use sqlx::types::Json as SqlJson;
 use sqlx::{PgConnection, PgPool};
 
+use super::PATIENCE;
 use crate::domain::plan::TypedCells;
+use crate::store::pools::within;
 
 /// A remembered tab.
 #[derive(Clone, Debug)]
@@ -23,9 +25,18 @@ pub struct TabRow {
 /// # Errors
 /// The database's.
 pub async fn all(pool: &PgPool) -> Result<Vec<TabRow>, sqlx::Error> {
-    sqlx::query_as!(TabRow, "SELECT company_id, role, spreadsheet_id, sheet_id, configured_title, title, posted_seq FROM control.sheet_tabs")
-        .fetch_all(pool)
-        .await
+    within(PATIENCE, async {
+        sqlx::query_as!(TabRow, "SELECT company_id, role, spreadsheet_id, sheet_id, configured_title, title, posted_seq FROM control.sheet_tabs")
+            .fetch_all(pool)
+            .await
+    })
+    .await
+}
+
+/// The seq that a tab was last known to show in full. A tab that is due for another reason than new content has -1 - that seq as its `posted_seq`, which
+/// equals no seq; -1 = nothing is known of it.
+pub fn shown_seq(posted_seq: i64) -> i64 {
+    if posted_seq < -1 { -1 - posted_seq } else { posted_seq }
 }
 
 /// People's cells of a tab as last read; empty if the tab is not remembered.
@@ -33,17 +44,38 @@ pub async fn all(pool: &PgPool) -> Result<Vec<TabRow>, sqlx::Error> {
 /// # Errors
 /// The database's.
 pub async fn typed(pool: &PgPool, company: &str, role: &str) -> Result<TypedCells, sqlx::Error> {
-    let row = sqlx::query_scalar!(
-        r#"SELECT typed AS "typed: SqlJson<TypedCells>" FROM control.sheet_tabs WHERE company_id = $1 AND role = $2"#,
-        company,
-        role
-    )
-    .fetch_optional(pool)
-    .await?;
-    Ok(row.map(|SqlJson(typed)| typed).unwrap_or_default())
+    within(PATIENCE, async {
+        let row = sqlx::query_scalar!(
+            r#"SELECT typed AS "typed: SqlJson<TypedCells>" FROM control.sheet_tabs WHERE company_id = $1 AND role = $2"#,
+            company,
+            role
+        )
+        .fetch_optional(pool)
+        .await?;
+        Ok(row.map(|SqlJson(typed)| typed).unwrap_or_default())
+    })
+    .await
 }
 
-/// Remembers a tab under the title that company_config names now. A tab bound to another company is refused by the unique key
+/// Whether company_config names this spreadsheet and title now. A post that is settled long after it was sent may be one of a tab that the company
+/// has left since: its newer binding, and what was typed there, must stay.
+///
+/// # Errors
+/// The database's.
+pub async fn is_configured(connection: &mut PgConnection, tab: &TabRow) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM control.company_config WHERE company_id = $1 AND spreadsheet_id = $2
+                          AND CASE $3::text WHEN 'pending' THEN tab_pending ELSE tab_active END = $4::text) AS "is!""#,
+        tab.company_id,
+        tab.spreadsheet_id,
+        tab.role,
+        tab.configured_title
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// Remembers a tab under the title that company_config names now. `posted_seq` -1 makes it due and keeps in mind what it showed ([`shown_seq`]). A tab bound to another company is refused by the unique key
 /// `sheet_tabs_one_company_per_tab`. A company's own older binding of the same tab gives way.
 ///
 /// # Errors
@@ -63,7 +95,9 @@ pub async fn bind(connection: &mut PgConnection, tab: &TabRow) -> Result<(), sql
          VALUES ($1, $2, $3, $4, $5, $6, $7)
          ON CONFLICT (company_id, role) DO UPDATE SET
              spreadsheet_id = excluded.spreadsheet_id, sheet_id = excluded.sheet_id, configured_title = excluded.configured_title,
-             title = excluded.title, posted_seq = excluded.posted_seq, updated_at = now(),
+             title = excluded.title, updated_at = now(),
+             posted_seq = CASE WHEN excluded.posted_seq >= 0 OR t.spreadsheet_id <> excluded.spreadsheet_id OR t.sheet_id <> excluded.sheet_id
+                               THEN excluded.posted_seq ELSE least(t.posted_seq, -1 - t.posted_seq) END,
              typed = CASE WHEN t.spreadsheet_id = excluded.spreadsheet_id AND t.sheet_id = excluded.sheet_id THEN t.typed ELSE '{}' END",
         tab.company_id,
         tab.role,
@@ -101,8 +135,11 @@ pub async fn set_posted(connection: &mut PgConnection, company: &str, role: &str
 /// # Errors
 /// The database's.
 pub async fn set_all_due(pool: &PgPool, spreadsheet: &str) -> Result<(), sqlx::Error> {
-    sqlx::query!("UPDATE control.sheet_tabs SET posted_seq = -1 WHERE spreadsheet_id = $1", spreadsheet).execute(pool).await?;
-    Ok(())
+    within(PATIENCE, async {
+        sqlx::query!("UPDATE control.sheet_tabs SET posted_seq = -1 WHERE spreadsheet_id = $1", spreadsheet).execute(pool).await?;
+        Ok(())
+    })
+    .await
 }
 
 /// Replaces what people had typed in a tab as last read.
@@ -127,15 +164,18 @@ pub async fn set_typed(connection: &mut PgConnection, company: &str, role: &str,
 /// # Errors
 /// The database's.
 pub async fn add_typed(pool: &PgPool, company: &str, role: &str, sheet_id: i32, typed: &TypedCells) -> Result<(), sqlx::Error> {
-    let typed = serde_json::to_value(typed).unwrap_or(Json::Null);
-    sqlx::query!(
-        "UPDATE control.sheet_tabs SET typed = typed || $4, updated_at = now() WHERE company_id = $1 AND role = $2 AND sheet_id = $3",
-        company,
-        role,
-        sheet_id,
-        typed
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
+    within(PATIENCE, async {
+        let typed = serde_json::to_value(typed).unwrap_or(Json::Null);
+        sqlx::query!(
+            "UPDATE control.sheet_tabs SET typed = typed || $4, updated_at = now() WHERE company_id = $1 AND role = $2 AND sheet_id = $3",
+            company,
+            role,
+            sheet_id,
+            typed
+        )
+        .execute(pool)
+        .await?;
+        Ok(())
+    })
+    .await
 }
