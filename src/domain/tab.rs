@@ -79,11 +79,7 @@ impl Role {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
     /// These headers are not in row 1.
-<<<<<<< HEAD
-    #[error("row 1 lacks the header {}: put it back", .0.join(", "))]
-=======
     #[error("row 1 lacks the header {}: put it back by hand, spelled as here, into any free column of row 1", .0.join(", "))]
->>>>>>> fixa
     Missing(Vec<&'static str>),
     /// These headers are there more than once: which column is meant would be a guess.
     #[error("row 1 has the header {} more than once: rename or delete the extra column", .0.join(", "))]

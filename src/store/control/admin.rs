@@ -106,13 +106,8 @@ async fn write(tx: &mut PgConnection, row: &CompanyRow) -> Result<(), sqlx::Erro
     Ok(())
 }
 
-<<<<<<< HEAD
 /// Takes the row away, and with it which tabs were its and what was wrong with it: else they would bind another company, or this one when it is
 /// configured anew. The company's database and tabs stay as they are. `false` = there was none.
-=======
-/// Takes the row away, and with it the claim on its tabs: another company may use them. The company's database and the tabs themselves stay as they
-/// are. `false` = there was none.
->>>>>>> fixa
 ///
 /// # Errors
 /// The control database's; then nothing is changed.
@@ -120,10 +115,7 @@ pub async fn remove(pool: &PgPool, id: &CompanyId) -> Result<bool, sqlx::Error> 
     let mut tx = pool.begin().await?;
     let done = sqlx::query!("DELETE FROM control.company_config WHERE company_id = $1", id.as_str()).execute(&mut *tx).await?;
     sqlx::query!("DELETE FROM control.sheet_tabs WHERE company_id = $1", id.as_str()).execute(&mut *tx).await?;
-<<<<<<< HEAD
     sqlx::query!("DELETE FROM control.company_trouble WHERE company_id = $1", id.as_str()).execute(&mut *tx).await?;
-=======
->>>>>>> fixa
     tx.commit().await?;
     Ok(done.rows_affected() > 0)
 }
