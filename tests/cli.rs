@@ -198,7 +198,8 @@ async fn company_remove_forgets_its_tabs_and_troubles_and_nobody_elses() {
         )
         .await;
     control.kylo(&["company", "remove", "710"]).exits(0);
-    let left = "SELECT string_agg(company_id, ',') FROM (SELECT company_id FROM control.company_config UNION ALL SELECT company_id FROM control.sheet_tabs
+    let left =
+        "SELECT string_agg(company_id, ',') FROM (SELECT company_id FROM control.company_config UNION ALL SELECT company_id FROM control.sheet_tabs
                 UNION ALL SELECT company_id FROM control.company_trouble) every";
     assert_eq!(control.database.scalar::<String>(left).await, "711,711,711");
     let tables: i64 = control.database.scalar("SELECT count(*) FROM information_schema.tables WHERE table_schema = 'app_710'").await;
