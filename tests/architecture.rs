@@ -225,3 +225,22 @@ fn the_readme_has_the_table_of_settings() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     assert!(readme.contains(&table()), "README.md must have:\n{}", table());
 }
+
+#[test]
+fn the_retention_of_every_table_is_named() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/retention.md")).unwrap();
+    let (control, company) = page.split_once("## Company schemas").expect("the page has a section for each scope");
+    for (folder, section) in [("control", control), ("company", company)] {
+        let mut tables = 0;
+        for file in std::fs::read_dir(root.join("ddl").join(folder)).unwrap() {
+            let sql = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            for rest in sql.split("CREATE TABLE IF NOT EXISTS ").skip(1) {
+                let name = rest.split([' ', '(']).next().unwrap_or_default().trim_start_matches("control.");
+                assert!(section.contains(&format!("| `{name}` |")), "docs/retention.md does not say how long {folder} table {name} keeps its rows");
+                tables += 1;
+            }
+        }
+        assert!(tables > 8, "{folder}: {tables}");
+    }
+}

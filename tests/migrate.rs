@@ -12,8 +12,11 @@ use std::process::Command;
 use database::Database;
 use kylo::domain::company::{Dsn, SchemaName};
 use kylo::domain::ids::CompanyId;
+use kylo::store::company::prune as company_prune;
 use kylo::store::control::admin::{self, Change, Set};
+use kylo::store::control::prune;
 use kylo::store::migrate::{self, COMPANY, CONTROL, ControlSchema, MigrateError, Scope, VersionState};
+use kylo::store::pools::{PoolOptions, Pools};
 use sqlx::Row;
 
 fn company(name: &str) -> Scope {
@@ -174,6 +177,49 @@ async fn a_company_can_be_set_in_an_adopted_table_whose_key_is_not_company_id_al
         panic!("not refused")
     };
     assert!(reason.contains("two rows"), "{reason}");
+}
+
+#[tokio::test]
+async fn pruning_takes_what_is_old_and_settled_in_chunks_and_leaves_the_rest() {
+    let database = Database::create().await;
+    migrate::apply(&database.pool, &Scope::Control).await.unwrap();
+    migrate::apply(&database.pool, &company("app_710")).await.unwrap();
+    database
+        .execute(
+            "INSERT INTO control.dead_letters (topic, partition, \"offset\", bytes_sha256, kind, class, reason, state, first_seen_at, settled_at)
+                 SELECT 't', 0, n, 'x', 'message', 'c', 'r', state, now() - interval '500 days', now() - age
+                 FROM (VALUES (1, 'new', NULL), (2, 'resolved', interval '91 days'), (3, 'discarded', interval '91 days'), (4, 'resolved', interval '89 days')) v(n, state, age);
+             INSERT INTO control.sheet_intents (intent_id, spreadsheet_id, generation, state, holder, companies, tabs, typed, created_at, settled_at)
+                 SELECT gen_random_uuid(), sheet, generation, state, gen_random_uuid(), '{}', '[]', '{}', now() - made, now() - settled
+                 FROM (VALUES ('a', 1, 'confirmed', interval '100 days', interval '91 days'), ('a', 2, 'in_doubt', interval '99 days', NULL),
+                              ('a', 3, 'confirmed', interval '8 days', interval '8 days'), ('b', 9, 'confirmed', interval '100 days', interval '91 days')) v(sheet, generation, state, made, settled);
+             INSERT INTO control.sheet_posts (company_id, tab_name, batch_signature, created_at) VALUES
+                 ('710', 'P', 'old', now() - interval '401 days'), ('710', 'P', 'new', now() - interval '399 days');
+             INSERT INTO control.outbox_events (event_type, company_id, payload, created_at, published_at) VALUES
+                 ('sent', '', '{}', now() - interval '31 days', now() - interval '31 days'), ('waiting', '', '{}', now() - interval '500 days', NULL);
+             INSERT INTO app_710.outbox_events (event_type, company_id, payload, created_at, published_at) SELECT event_type, '710', payload, created_at, published_at FROM control.outbox_events;
+             INSERT INTO app_710.rules_pending (company_id, source, promoted_in, updated_at) VALUES
+                 ('710', 'promoted', 1, now() - interval '401 days'), ('710', 'waiting', NULL, now() - interval '401 days')",
+        )
+        .await;
+    let pool = &database.pool;
+    // One at a time: the second chunk takes what the first left.
+    assert_eq!((prune::dead_letters(pool, 1).await.unwrap(), prune::dead_letters(pool, 9).await.unwrap()), (1, 1));
+    assert_eq!(database.scalar::<String>("SELECT string_agg(\"offset\"::text, ',' ORDER BY id) FROM control.dead_letters").await, "1,4");
+    assert_eq!(prune::typed_cells(pool, 9).await.unwrap(), 3);
+    assert_eq!(database.scalar::<i64>("SELECT generation FROM control.sheet_intents WHERE typed IS NOT NULL").await, 2);
+    assert_eq!(prune::intents(pool, 9).await.unwrap(), 1);
+    assert_eq!(database.scalar::<String>("SELECT string_agg(generation::text, ',' ORDER BY generation) FROM control.sheet_intents").await, "2,3,9");
+    assert_eq!((prune::posts(pool, 9).await.unwrap(), prune::events(pool, 9).await.unwrap()), (1, 1));
+    assert_eq!(database.scalar::<String>("SELECT string_agg(event_type, ',') FROM control.outbox_events").await, "waiting");
+    let pools = Pools::new(PoolOptions::default());
+    let mut tx = pools.begin(&Dsn::new(&database.dsn), &SchemaName::parse("app_710").unwrap()).await.unwrap();
+    assert_eq!(company_prune::events(&mut tx, 9).await.unwrap(), 1);
+    assert_eq!(company_prune::promoted_rules(&mut tx, 9).await.unwrap(), 1);
+    tx.commit().await.unwrap();
+    pools.close().await;
+    assert_eq!(database.scalar::<String>("SELECT string_agg(event_type, ',') FROM app_710.outbox_events").await, "waiting");
+    assert_eq!(database.scalar::<String>("SELECT string_agg(source, ',') FROM app_710.rules_pending").await, "waiting");
 }
 
 #[tokio::test]

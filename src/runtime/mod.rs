@@ -6,6 +6,7 @@ mod control;
 pub mod demo;
 mod gauges;
 mod process;
+mod prune;
 mod supervise;
 pub mod tools;
 pub mod wire;

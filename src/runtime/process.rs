@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Workers, control, gauges};
+use super::{Workers, control, gauges, prune};
 use crate::adapters::http::{Server, bind};
 use crate::config::{ConfigError, Secret, Settings};
 use crate::flow::routing::RoutingCache;
@@ -73,6 +73,7 @@ impl Process {
         process.beat(workers.command)?;
         process.warn_of_unknown_companies().await;
         process.gauge();
+        process.background.spawn(prune::run(process.sources.clone(), process.stop.clone()));
         Ok(Some(process))
     }
 

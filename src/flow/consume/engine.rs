@@ -274,7 +274,7 @@ impl<T: Topic> Engine<T> {
         // The drain time is for the whole stop: committing and leaving the group need their part of it.
         let deadline = now + self.settings.drain.saturating_sub(leaving_time(self.settings.drain));
         match &mut self.leaving {
-            Some(leaving) => leaving.partitions = all,
+            Some(leaving) => (leaving.partitions, leaving.deadline) = (all, leaving.deadline.min(deadline)),
             None => self.leaving = Some(Leaving { partitions: all, deadline, ack: None }),
         }
     }

@@ -6,6 +6,7 @@ pub mod matched;
 pub mod pending;
 pub mod projection;
 pub mod promotion;
+pub mod prune;
 pub mod rules;
 pub mod schema;
 pub mod state;

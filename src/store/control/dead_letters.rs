@@ -380,17 +380,3 @@ pub async fn open_by_class(pool: &PgPool) -> Result<Vec<(String, i64)>, sqlx::Er
             .await?;
     Ok(rows.into_iter().map(|row| (row.class, row.n)).collect())
 }
-
-/// Deletes letters that were settled more than `days` ago; open ones are kept for ever.
-///
-/// # Errors
-/// The control database's.
-pub async fn prune(pool: &PgPool, days: i32) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query!(
-        "DELETE FROM control.dead_letters WHERE state IN ('resolved', 'discarded') AND settled_at < now() - make_interval(days => $1)",
-        days
-    )
-    .execute(pool)
-    .await?;
-    Ok(done.rows_affected())
-}

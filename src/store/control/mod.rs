@@ -14,6 +14,7 @@ pub mod held;
 pub mod intents;
 pub mod poison;
 pub mod posts;
+pub mod prune;
 pub mod spreadsheets;
 pub mod status;
 pub mod tabs;
