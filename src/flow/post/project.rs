@@ -23,7 +23,7 @@ use crate::store::control::PATIENCE;
 use crate::store::control::spreadsheets;
 use crate::store::control::tabs::{self, TabRow};
 use crate::store::error::{Fault, classify, describe};
-use crate::store::pools::{PATIENCE, Pools, within};
+use crate::store::pools::{Pools, within};
 
 /// Requests of one batch, in bytes. Google recommends at most 2 MB.
 const BATCH_BYTES: usize = 2_000_000;
