@@ -29,8 +29,8 @@ async fn run(world: &World, out: &mut impl Write) -> Result<()> {
     let mut figures: BTreeMap<(usize, &str), Vec<f64>> = BTreeMap::new();
     for _ in 0..ROUNDS {
         for rows in ROWS_PER_MESSAGE {
-            figures.entry((rows, "kafka")).or_default().push(world.from_kafka(rows).await?);
-            figures.entry((rows, "memory")).or_default().push(world.from_memory(rows).await?);
+            figures.entry((rows, "kafka")).or_default().push(world.kafka_speed(rows).await?);
+            figures.entry((rows, "memory")).or_default().push(world.memory_speed(rows).await?);
         }
     }
     for ((rows, from), speeds) in &figures {

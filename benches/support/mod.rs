@@ -172,7 +172,7 @@ impl World {
     }
 
     /// Rows per second of the statements alone: decoded batches, coalesced as the consumer does, each company one writer's.
-    pub async fn from_memory(&self, rows: usize) -> Result<f64> {
+    pub async fn memory_speed(&self, rows: usize) -> Result<f64> {
         let mut works = Vec::new();
         for (company, payload) in self.messages(rows, ROWS, &Self::companies()) {
             works.push(self.work(&company, &payload).await?);
@@ -201,7 +201,7 @@ impl World {
     }
 
     /// Rows per second from the first message taken to the last row committed; the topic is full when the consumer starts.
-    pub async fn from_kafka(&self, rows: usize) -> Result<f64> {
+    pub async fn kafka_speed(&self, rows: usize) -> Result<f64> {
         let topic = format!("bench-{}", Uuid::new_v4().simple());
         let kafka = KafkaSettings::plaintext(&self.brokers);
         let spec = TopicSpec { name: topic.clone(), partitions: 16, retention_days: 1 };

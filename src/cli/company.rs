@@ -49,7 +49,7 @@ enum Command {
 struct SetArgs {
     /// The company's id, as messages carry it
     id: String,
-    /// Schema of the company's tables: ^[a-z_][a-z0-9_]{0,49}$
+    /// Schema of the company's tables: lower-case letters, digits and _, at most 50, not beginning with a digit
     #[arg(long)]
     schema: Option<String>,
     /// Id (or URL) of the spreadsheet

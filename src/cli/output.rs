@@ -18,7 +18,7 @@ pub fn line(text: &str) -> io::Result<()> {
 /// A value as one JSON document on stdout.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub fn json<T: Serialize>(value: &T) -> io::Result<()> {
     let text = serde_json::to_string_pretty(value)?;
     write(io::stdout().lock(), &text)
@@ -27,7 +27,7 @@ pub fn json<T: Serialize>(value: &T) -> io::Result<()> {
 /// Bytes as they are, on stdout.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub fn bytes(data: &[u8]) -> io::Result<()> {
     closed_is_fine(io::stdout().lock().write_all(data))
 }
@@ -35,7 +35,7 @@ pub fn bytes(data: &[u8]) -> io::Result<()> {
 /// Rows under headers on stdout. Nothing but the header when there are no rows.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub fn table<const N: usize>(headers: [&str; N], rows: &[[String; N]]) -> io::Result<()> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(headers);

@@ -1,4 +1,4 @@
-//! Settings in two layers: what was typed ([`env`]: environment, files, flags), and what is usable ([`settings`]: parsed, cross-checked, typed).
+//! Settings in two layers: what was typed ([`mod@env`]: environment, files, flags), and what is usable ([`settings`]: parsed, cross-checked, typed).
 //!
 //! Called once at the start of every command. What must never happen here: a secret in a text, or a misspelt variable that is silently ignored.
 

@@ -297,6 +297,6 @@ mod tests {
         let titles: usize = plain.iter().map(|(route, role)| url_bytes(configured(route, *role))).sum();
         assert!(titles <= TITLE_BYTES, "{titles}");
         let long = wanted(&todo(&"ü".repeat(80)), &[]);
-        assert!(long.len() >= 2 && long.len() % 2 == 0 && long.len() < plain.len(), "{}", long.len());
+        assert!(long.len() >= 2 && long.len().is_multiple_of(2) && long.len() < plain.len(), "{}", long.len());
     }
 }
