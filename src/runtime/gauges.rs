@@ -15,7 +15,7 @@ use crate::domain::company::Route;
 use crate::flow::routing::RoutingCache;
 use crate::store::company::status::figures;
 use crate::store::control::dead_letters;
-use crate::store::control::status::{self, CompanyFigures};
+use crate::store::control::status::{self, CompanyFigures, Waiting};
 use crate::store::error::describe;
 use crate::store::pools::{PATIENCE, Pools, within};
 use crate::telemetry::health::{Check, HealthBoard};
@@ -62,7 +62,8 @@ impl Gauges {
         };
         let sheets = &self.settings.sheets;
         self.metrics.set_backlog(&backlog, (sheets.reads_per_minute, sheets.writes_per_minute));
-        self.board.set("companies", companies_check(waiting.companies_down, waiting.companies_parked));
+        let unusable = self.sources.routing.all().await?.values().filter(|route| route.is_err()).count();
+        self.board.set("companies", companies_check(&waiting, unusable));
         Ok(())
     }
 
@@ -95,11 +96,15 @@ async fn age(pools: Arc<Pools>, route: Arc<Route>, known: Option<CompanyFigures>
     within(COMPANY_PATIENCE, read).await.ok().and_then(|figures| figures.oldest_unposted_seconds).unwrap_or(0)
 }
 
-fn companies_check(down: i64, parked: i64) -> Check {
-    match (down, parked) {
-        (0, 0) => Check::ok("all are served"),
-        _ => Check::degraded(format!("{down} down, {parked} parked: `kylo status` says why")),
+/// `unusable`: rows of `control.company_config` that give no route.
+fn companies_check(waiting: &Waiting, unusable: usize) -> Check {
+    let Waiting { companies_down, companies_parked, spreadsheets_parked, .. } = waiting;
+    if (*companies_down, *companies_parked, *spreadsheets_parked, unusable) == (0, 0, 0, 0) {
+        return Check::ok("all are served");
     }
+    Check::degraded(format!(
+        "companies: {companies_down} down, {companies_parked} parked, {unusable} with an unusable row; {spreadsheets_parked} spreadsheets parked: `kylo status` says why"
+    ))
 }
 
 /// Asks every database now, for `/health/deep`. Before the control database has answered there is nothing to ask.

@@ -43,7 +43,7 @@ pub fn describe(error: &Error) -> String {
         },
         Error::Io(io) => format!("connection failed: {io}"),
         Error::Tls(_) => "the TLS handshake failed".to_owned(),
-        Error::PoolTimedOut => "no connection became free in time: the server does not answer, or all connections are in use".to_owned(),
+        Error::PoolTimedOut => "no connection in time: the server refuses connections, does not answer, or all connections are in use".to_owned(),
         Error::PoolClosed => "the connection pool is closed".to_owned(),
         Error::Configuration(_) => "the connection string cannot be used: check its form, postgres://user:password@host:port/database".to_owned(),
         other => first_line(&other.to_string()).to_owned(),

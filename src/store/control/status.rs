@@ -105,6 +105,7 @@ pub struct Waiting {
     pub stopped_partitions: i64,
     pub companies_down: i64,
     pub companies_parked: i64,
+    pub spreadsheets_parked: i64,
     pub reads_used: i64,
     pub writes_used: i64,
 }
@@ -121,6 +122,7 @@ pub async fn waiting(pool: &PgPool) -> Result<Waiting, sqlx::Error> {
                   (SELECT count(*) FROM control.partition_poison WHERE stopped_at IS NOT NULL) AS "stopped_partitions!",
                   (SELECT count(DISTINCT company_id) FROM control.company_trouble WHERE state = 'down') AS "companies_down!",
                   (SELECT count(DISTINCT company_id) FROM control.company_trouble WHERE state = 'parked') AS "companies_parked!",
+                  (SELECT count(*) FROM control.spreadsheets WHERE state = 'parked') AS "spreadsheets_parked!",
                   (SELECT count(*) FROM control.sheets_budget WHERE kind = 'read' AND free_at > now()) AS "reads_used!",
                   (SELECT count(*) FROM control.sheets_budget WHERE kind = 'write' AND free_at > now()) AS "writes_used!""#
     )
