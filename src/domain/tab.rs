@@ -174,6 +174,10 @@ pub struct Typed {
     /// Headers of the people's cells that hold a formula.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub formula_in: Vec<String>,
+    /// Set when the row had copies and the post that read it removed rows: what the copies that say something else showed. Should none of the
+    /// rows show a cell of these afterwards, rows had moved and the row that held it went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copies: Option<Vec<Typed>>,
 }
 
 impl Approved {
@@ -186,6 +190,11 @@ impl Typed {
     /// Nothing typed, not ticked.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The texts that are filled in.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        [&self.target_sheet, &self.target_header, &self.match_notes].into_iter().map(String::as_str).filter(|text| !text.is_empty())
     }
 
     /// The same cells with Approved FALSE.

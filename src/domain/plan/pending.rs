@@ -1,9 +1,9 @@
 //! Plans a Pending tab: machine cells are made equal to Postgres, people's cells stay theirs, and what a person must know is said in Status.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::writes::Writes;
-use super::{Answer, Budget, Found, Left, PendingInput, TabPlan, setup};
+use super::{Answer, Budget, Found, Left, PendingInput, TabPlan, TypedCells, setup};
 use crate::domain::ids::TxnUid;
 use crate::domain::sheet::CellWrite;
 use crate::domain::tab::{
@@ -12,6 +12,8 @@ use crate::domain::tab::{
 
 /// Status of a row whose key Postgres does not know. It stays: a restored backup of the database must not empty a tab.
 const UNKNOWN: &str = "unknown: Kylo has no transaction with this row's key; delete the row if it is not needed";
+
+const DUPLICATE: &str = "duplicate: this transaction stands in several rows that say different things; delete all of them but one";
 
 /// What makes the tab show every open row exactly once.
 ///
@@ -31,6 +33,7 @@ pub fn plan_pending(input: &PendingInput<'_>, budget: &mut Budget) -> Result<Tab
         view: &view,
         open: input.open.iter().map(|row| (row.uid, row)).collect(),
         copies: copies(&view),
+        lost: lost(&view, input.typed),
         writes: Writes::new(plan.sheet_id, budget),
         plan,
         left: HashSet::new(),
@@ -38,6 +41,7 @@ pub fn plan_pending(input: &PendingInput<'_>, budget: &mut Budget) -> Result<Tab
     let has_room = planner.existing_rows();
     planner.plan.complete = planner.new_rows(has_room);
     planner.left_behind();
+    planner.mark_copied();
     let start = view.rows.iter().filter(|row| row.key != RowKey::None).map(|row| row.row + 1).max().unwrap_or(1);
     let Planner { writes, mut plan, .. } = planner;
     writes.finish(&mut plan, &prepared, start);
@@ -49,6 +53,7 @@ struct Planner<'a> {
     view: &'a TabView,
     open: HashMap<TxnUid, &'a OpenRow>,
     copies: HashMap<TxnUid, Copies>,
+    lost: HashMap<TxnUid, Lost>,
     writes: Writes<'a>,
     plan: TabPlan,
     /// Whose cells are in `plan.left` already.
@@ -60,7 +65,7 @@ struct Copies {
     top: usize,
     n_rows: usize,
     /// Indexes of copies that a person must decide about.
-    differing: HashSet<usize>,
+    differing: BTreeSet<usize>,
 }
 
 fn copies(view: &TabView) -> HashMap<TxnUid, Copies> {
@@ -69,7 +74,7 @@ fn copies(view: &TabView) -> HashMap<TxnUid, Copies> {
         let RowKey::Uid(uid) = row.key else { continue };
         match found.get_mut(&uid) {
             None => {
-                found.insert(uid, Copies { top: index, n_rows: 1, differing: HashSet::new() });
+                found.insert(uid, Copies { top: index, n_rows: 1, differing: BTreeSet::new() });
             }
             Some(copies) => {
                 copies.n_rows += 1;
@@ -80,6 +85,46 @@ fn copies(view: &TabView) -> HashMap<TxnUid, Copies> {
         }
     }
     found
+}
+
+/// Cells that went with one of several rows, because rows had moved and a removal hit it.
+struct Lost {
+    cells: Vec<Typed>,
+    /// The rows that are left hold nothing a person typed: they are replaced. Otherwise the cells come back in rows of their own, and the
+    /// person decides.
+    is_blank: bool,
+}
+
+impl Lost {
+    /// One of the rows that come back. Where one replaces what is left, nobody needs to decide.
+    fn judge(&self, open: &OpenRow, cells: &Typed) -> Judged {
+        let judged = come_back(open, Some(cells));
+        let is_plain = self.is_blank && self.cells.len() == 1;
+        if is_plain { judged } else { Judged { answer: DUPLICATE.to_owned(), ..judged } }
+    }
+}
+
+/// What was remembered of rows with copies, and is on none of their rows now.
+fn lost(view: &TabView, known: &TypedCells) -> HashMap<TxnUid, Lost> {
+    let suspects: HashMap<TxnUid, &Typed> = known.iter().filter(|(_, typed)| typed.copies.is_some()).map(|(uid, typed)| (*uid, typed)).collect();
+    if suspects.is_empty() {
+        return HashMap::new();
+    }
+    let mut shown: HashMap<TxnUid, HashSet<&str>> = HashMap::new();
+    for row in &view.rows {
+        if let RowKey::Uid(uid) = row.key
+            && suspects.contains_key(&uid)
+        {
+            shown.entry(uid).or_default().extend(row.typed.texts());
+        }
+    }
+    let mut lost = |(uid, typed): (TxnUid, &Typed)| {
+        let shown = shown.remove(&uid).unwrap_or_default();
+        let remembered = std::iter::once(typed).chain(typed.copies.iter().flatten());
+        let cells: Vec<_> = remembered.filter(|typed| typed.texts().any(|text| !shown.contains(text))).cloned().collect();
+        (!cells.is_empty()).then_some((uid, Lost { cells, is_blank: shown.is_empty() }))
+    };
+    suspects.into_iter().filter_map(&mut lost).collect()
 }
 
 impl Planner<'_> {
@@ -112,6 +157,7 @@ impl Planner<'_> {
     fn remember(&mut self, row: &PendingRow) {
         if let RowKey::Uid(uid) = row.key
             && self.open.contains_key(&uid)
+            && !self.lost.contains_key(&uid)
             && !row.typed.is_empty()
         {
             self.plan.typed.entry(uid).or_insert_with(|| row.typed.clone());
@@ -142,10 +188,14 @@ impl Planner<'_> {
     }
 
     fn open_row(&mut self, index: usize, row: &PendingRow, open: &OpenRow) -> bool {
+        if self.lost.get(&open.uid).is_some_and(|lost| lost.is_blank) {
+            return self.writes.remove(row.row);
+        }
         let copies = self.copies.get(&open.uid);
         let is_top = copies.is_some_and(|copies| copies.top == index);
         let top = copies.and_then(|copies| self.view.rows.get(copies.top)).unwrap_or(row);
-        let is_asked = copies.is_some_and(|copies| copies.n_rows > 1) && is_standing_duplicate(open, top);
+        let is_overtyped = self.lost.contains_key(&open.uid);
+        let is_asked = is_overtyped || (copies.is_some_and(|copies| copies.n_rows > 1) && is_standing_duplicate(open, top));
         let is_differing = is_asked || copies.is_some_and(|copies| copies.differing.contains(&index));
         if !is_top && !is_differing {
             return self.writes.remove(row.row);
@@ -210,30 +260,59 @@ impl Planner<'_> {
         taken
     }
 
-    /// Open rows that are not on the tab, in order. A row that people had typed in comes back with their cells; without room left in the
-    /// batch they are only remembered. False = the budget is spent.
+    /// Open rows that are not on the tab, or whose cells went with one of several rows, in order. A row that people had typed in comes back with
+    /// their cells; without room left in the batch they are only remembered. False = the budget is spent.
     fn new_rows(&mut self, has_room: bool) -> bool {
-        let mut new: Vec<&OpenRow> = self.input.open.iter().filter(|open| !self.copies.contains_key(&open.uid)).collect();
+        let is_new = |open: &&OpenRow| !self.copies.contains_key(&open.uid) || self.lost.contains_key(&open.uid);
+        let mut new: Vec<&OpenRow> = self.input.open.iter().filter(is_new).collect();
         new.sort_unstable_by_key(|open| (open.seq, open.occurred_on, open.uid));
         let mut complete = has_room;
         for open in new {
             let known = self.input.typed.get(&open.uid);
-            let judged = come_back(open, known);
-            complete = complete && self.writes.append(new_cells(open, self.input.company, &judged));
-            if complete {
-                self.settle(open, judged);
-            } else if let Some(known) = known {
+            let (rows, is_lost, is_decided) = match self.lost.get(&open.uid) {
+                None => (vec![come_back(open, known)], false, true),
+                Some(lost) => (lost.cells.iter().map(|cells| lost.judge(open, cells)).collect(), true, lost.is_blank),
+            };
+            for row in &rows {
+                complete = complete && self.writes.append(new_cells(open, self.input.company, row));
+            }
+            if let Some(row) = rows.into_iter().next().filter(|_| complete && is_decided) {
+                self.settle(open, row);
+            }
+            if let Some(known) = known.filter(|_| !complete || is_lost) {
                 self.plan.typed.insert(open.uid, known.clone());
             }
         }
         complete
     }
 
+    /// A removal may hit another row than was meant. If that row has copies, it does not look deleted afterwards: the next plan must be told.
+    fn mark_copied(&mut self) {
+        if self.writes.removes_none() {
+            return;
+        }
+        for (uid, copies) in &self.copies {
+            if copies.n_rows < 2 || !self.open.contains_key(uid) || self.lost.contains_key(uid) {
+                continue;
+            }
+            let differing = copies.differing.iter().filter_map(|index| self.view.rows.get(*index));
+            let differing: Vec<Typed> = differing.map(|row| row.typed.clone()).collect();
+            if self.plan.typed.contains_key(uid) || !differing.is_empty() {
+                self.plan.typed.entry(*uid).or_default().copies = Some(differing);
+            }
+        }
+    }
+
     /// What was typed in a row that a person deleted and that Postgres has decided since.
     fn left_behind(&mut self) {
         let input = self.input;
         for (uid, typed) in input.typed {
-            if !self.copies.contains_key(uid) && input.gone.contains_key(uid) && !typed.is_empty() {
+            if !input.gone.contains_key(uid) {
+                continue;
+            }
+            if let Some(lost) = self.lost.remove(uid) {
+                lost.cells.iter().for_each(|cells| self.keep_left(*uid, cells));
+            } else if !self.copies.contains_key(uid) && !typed.is_empty() {
                 self.keep_left(*uid, typed);
             }
         }
@@ -257,8 +336,7 @@ fn judge(top: &PendingRow, open: &OpenRow, input: &PendingInput<'_>, is_duplicat
     let is_early = open.is_early_tick(typed);
     let is_guarded = is_early || (typed.approved == Approved::Yes && !mismatches.is_empty());
     if is_duplicate {
-        let answer = "duplicate: this transaction stands in several rows that say different things; delete all of them but one".to_owned();
-        return Judged { answer, typed: typed.unapproved() };
+        return Judged { answer: DUPLICATE.to_owned(), typed: typed.unapproved() };
     }
     let after = if is_guarded { typed.unapproved() } else { typed.clone() };
     if let Some(answer) = typed.invalid() {
@@ -295,7 +373,7 @@ fn standing(open: &OpenRow, typed: &Typed) -> String {
 /// A row that is not on the tab: new, or deleted while open.
 fn come_back(open: &OpenRow, known: Option<&Typed>) -> Judged {
     let Some(known) = known else { return Judged { answer: standing(open, &Typed::default()), typed: Typed::default() } };
-    let typed = Typed { formula_in: Vec::new(), ..known.unapproved() };
+    let typed = Typed { formula_in: Vec::new(), copies: None, ..known.unapproved() };
     if known.approved == Approved::Yes {
         let answer = "changed: this row was gone and has been put back; tick Approved again".to_owned();
         return Judged { answer, typed };

@@ -82,6 +82,10 @@ impl<'a> Writes<'a> {
         fits
     }
 
+    pub fn removes_none(&self) -> bool {
+        self.removed.is_empty()
+    }
+
     /// The requests, and how many rows were appended and removed. New rows go to `start`.
     pub fn finish(self, plan: &mut TabPlan, prepared: &Prepared, start: u32) {
         let sheet_id = self.sheet_id;
