@@ -25,6 +25,7 @@
 //! - [`flow`]: the story. All control flow lives here; leaves are pure functions or SQL.
 //! - [`store`]: every SQL statement.
 //! - [`adapters`]: the edge: librdkafka, google-sheets4, HTTP. They own foreign types and know no rule.
+//! - [`audit`]: what every company must hold, computed again from the topics by the contract alone, and compared with what is there.
 //! - [`config`], [`telemetry`], [`runtime`], [`cli`]: settings, logs and metrics, wiring, commands.
 //!
 //! Who may import whom is checked by `tests/architecture.rs`.
@@ -61,6 +62,7 @@
 //! new rows go only into rows inserted by the same batch, and each answer echoes the keys, so damage is seen and healed by the next post at once.
 
 pub mod adapters;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod domain;

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{company, consume, demo, dlq, fake_sheets, migrate, plan, publish, run, status, topics};
+use super::{audit, company, consume, demo, dlq, fake_sheets, migrate, plan, publish, run, status, topics};
 use crate::config::env;
 
 #[derive(Debug, Parser)]
@@ -35,6 +35,7 @@ pub enum Command {
     Dlq(dlq::Args),
     Status(status::Args),
     Plan(plan::Args),
+    Audit(audit::Args),
     Demo(demo::Args),
     FakeSheets(fake_sheets::Args),
 }

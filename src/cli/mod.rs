@@ -4,6 +4,7 @@
 //! in a message, or a command that changes something without `--yes` where it cannot be undone.
 
 mod args;
+mod audit;
 mod company;
 mod connect;
 mod consume;
@@ -83,6 +84,7 @@ async fn dispatch(command: Command, settings: Settings) -> anyhow::Result<Outcom
         Command::Dlq(args) => dlq::run(args, &settings).await,
         Command::Status(args) => status::run(args, &settings).await,
         Command::Demo(args) => demo::run(args, &settings).await,
+        Command::Audit(args) => audit::run(args, &settings).await,
         Command::Plan(args) => plan::run(args, &settings).await,
         Command::FakeSheets(args) => fake_sheets::run(args).await,
     }

@@ -2,6 +2,7 @@
 //!
 //! Called by `cli`. What must never happen here: a worker that starts on a wrong control schema, or a stop that waits for ever.
 
+pub mod audit;
 mod control;
 pub mod demo;
 mod gauges;

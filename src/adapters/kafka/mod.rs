@@ -8,6 +8,7 @@ pub mod consumer;
 pub mod lag;
 pub mod mock;
 pub mod producer;
+pub mod snapshot;
 pub mod trouble;
 
 mod poll;
