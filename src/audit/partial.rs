@@ -1,7 +1,7 @@
 //! A book whose beginning is no longer on record: what can still be said of it.
 //!
 //! The last word of the messages that are there must stand in Postgres or be overruled by something newer; each transaction is void, waits or is
-//! decided, one of the three (I1); and no open row has a rule (I11). Everything else is taken from Postgres, and counted.
+//! decided, one of the three (I1); no open row has a rule (I11); what is recorded of the order follows the offsets (I6). Everything else is taken from Postgres, and counted.
 //! What must never happen here: a message of today excused because those of last year are gone.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::inputs::Inputs;
-use super::inputs::book::{Book, MatchedRow, PendingRow, TxnRow};
+use super::inputs::book::{Book, LedgerRow, MatchedRow, PendingRow, TxnRow};
 use super::inputs::topic::Place;
-use super::replay::{Index, variants};
+use super::replay::{Index, place, variants};
 use super::report::{Class, Finding, Report};
 use crate::domain::message::Row;
 
@@ -19,6 +19,7 @@ use crate::domain::message::Row;
 pub fn judge(inputs: &Inputs, index: &Index<'_>, book: &Book, why: &str, report: &mut Report) -> BTreeSet<Place> {
     let mut judge = Judge { book, report, rows: book.transactions.iter().map(|row| (row.txn_uid, row)).collect() };
     let missing = judge.messages(inputs, index);
+    judge.order(inputs, index);
     judge.last_word(index, &missing, why);
     judge.one_of_three();
     missing
@@ -48,6 +49,30 @@ impl Judge<'_> {
             }
         }
         missing
+    }
+
+    /// Messages that brought new content took effect in the order of their partition, as far as that is recorded.
+    fn order(&mut self, inputs: &Inputs, index: &Index<'_>) {
+        let mut seqs: BTreeMap<Place, i64> = BTreeMap::new();
+        for applied in &self.book.applied {
+            let Some(place) = place(inputs, applied).filter(|place| index.by_place.contains_key(place)) else { continue };
+            let is_first = |entry: &LedgerRow| {
+                entry.batch_signature == applied.batch_signature
+                    && (entry.topic.as_str(), entry.partition, entry.offset) == (&*place.topic, place.partition, place.offset)
+            };
+            if self.book.ledger.iter().any(is_first) {
+                let seq = seqs.entry(place).or_insert(applied.seq);
+                *seq = (*seq).min(applied.seq);
+            }
+        }
+        let mut before: Option<(&Place, i64)> = None;
+        for (place, seq) in &seqs {
+            if let Some((earlier, last)) = before.filter(|(earlier, last)| earlier.partition == place.partition && last > seq) {
+                let (expected, found) = (format!("after {earlier}, which took seq {last}"), format!("before it, at seq {seq}"));
+                self.find(Class::Reordered, "I6", format!("batch at {place}"), &expected, &found, place.to_string());
+            }
+            before = Some((place, *seq));
+        }
     }
 
     fn last_word(&mut self, index: &Index<'_>, missing: &BTreeSet<Place>, why: &str) {

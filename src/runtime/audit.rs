@@ -19,7 +19,7 @@ use crate::audit::inputs::topic::{Kind, Raw, Span, Told, Topic, told};
 use crate::audit::inputs::{Inputs, LiveTab, postgres};
 use crate::audit::report::Report;
 use crate::config::Settings;
-use crate::domain::company::{self, CompanyRow, SpreadsheetId};
+use crate::domain::company::{self, CompanyRow, Route, SpreadsheetId};
 use crate::domain::tab::Role;
 use crate::ports::SheetGateway;
 use crate::store::error::describe;
@@ -137,8 +137,17 @@ async fn books(inputs: &mut Inputs) {
     let mut read: BTreeMap<String, Vec<Book>> = BTreeMap::new();
     for (dsn, companies) in dsns {
         match database(&dsn, &read).await {
-            Ok((identity, books)) => {
+            Ok((identity, books, failed)) => {
                 let books = read.entry(identity).or_insert(books);
+                for (schema, reason) in failed {
+                    let is_there = |route: &Arc<Route>| route.dsn.expose() == dsn && route.schema.as_str() == schema;
+                    let served = routes.iter().filter(|(_, route)| route.as_ref().is_ok_and(is_there));
+                    let before = inputs.unread.len();
+                    inputs.unread.extend(served.map(|(id, _)| (id.to_string(), format!("schema {schema} of company {id} cannot be read: {reason}"))));
+                    if inputs.unread.len() == before {
+                        inputs.unreadable.push(format!("schema {schema}, which no company is routed to, cannot be read: {reason}"));
+                    }
+                }
                 for book in books.iter_mut() {
                     let schema = book.place.rsplit_once('.').map(|(_, schema)| schema);
                     let route = routes.iter().find(|(id, _)| id.as_str() == book.company).and_then(|(_, route)| route.as_ref().ok());
@@ -166,21 +175,28 @@ fn by_dsn(companies: &[CompanyRow]) -> BTreeMap<String, BTreeSet<String>> {
     dsns
 }
 
+/// Schemas that could not be read, with the reason.
+type FailedSchemas = Vec<(String, String)>;
+
 /// A database's name, and its books unless they have been read under another DSN.
-async fn database(dsn: &str, read: &BTreeMap<String, Vec<Book>>) -> Result<(String, Vec<Book>), sqlx::Error> {
+async fn database(dsn: &str, read: &BTreeMap<String, Vec<Book>>) -> Result<(String, Vec<Book>, FailedSchemas), sqlx::Error> {
     let mut connection = postgres::connect(dsn).await?;
     let identity = postgres::identity(&mut connection).await?;
     if read.contains_key(&identity) {
-        return Ok((identity, Vec::new()));
+        return Ok((identity, Vec::new(), Vec::new()));
     }
     let name = identity.split(" up since ").next().unwrap_or_default().to_owned();
-    postgres::freeze(&mut connection).await?;
-    let mut books = Vec::new();
+    let (mut books, mut failed) = (Vec::new(), Vec::new());
     for schema in postgres::schemas(&mut connection).await? {
-        books.extend(postgres::books(&mut connection, &schema, &format!("{name}.{schema}")).await?);
+        // One snapshot for each schema: one that cannot be read (an old version, no rights) does not hide the others.
+        postgres::freeze(&mut connection).await?;
+        match postgres::books(&mut connection, &schema, &format!("{name}.{schema}")).await {
+            Ok(found) => books.extend(found),
+            Err(error) => failed.push((schema, describe(&error))),
+        }
+        postgres::thaw(&mut connection).await?;
     }
-    postgres::thaw(&mut connection).await?;
-    Ok((identity, books))
+    Ok((identity, books, failed))
 }
 
 /// The tabs that were made equal to a seq, as they are now. Two calls per spreadsheet, from the shared budget.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kylo::audit::report::{Class, Report};
-use kylo::runtime::audit::{Options, audit};
+use kylo::runtime::audit::{Options, Tabs, audit};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -24,9 +24,18 @@ impl World {
         report
     }
 
-    /// Audits, and expects a finding of this class about this subject.
+    /// Audits without the tabs, and expects a finding of this class about this subject.
     pub async fn audit_finds(&self, what: &str, class: Class, subject: &str) -> Report {
-        let report = self.audit().await;
+        self.found(what, class, subject, Tabs::Skip).await
+    }
+
+    /// Audits with the tabs, and expects a finding of this class about this subject.
+    pub async fn audit_finds_on_a_tab(&self, what: &str, class: Class, subject: &str) -> Report {
+        self.found(what, class, subject, Tabs::Read).await
+    }
+
+    async fn found(&self, what: &str, class: Class, subject: &str, tabs: Tabs) -> Report {
+        let report = audit(&self.settings(&Mode::Post), &Options { tabs, ..Options::default() }).await.unwrap();
         let found = report.of(class).any(|finding| finding.subject.contains(subject));
         assert!(found, "{what}: no finding {class:?} about {subject:?}: {}\n{}", report.summary(), lines(&report));
         report

@@ -42,8 +42,11 @@ async fn a_company_that_moved_to_another_schema_is_judged_in_both_and_a_lost_boo
     place.schema = "app_730_new".to_owned();
     world.add_at(place).await;
     world.start(&Mode::Shadow);
-    let at = world.publish(&batch("730", "b-2", 1, &[row("t2", "-2.00", "AFTER")])).await;
-    world.consumed(&[at]).await;
+    let mut all = Vec::new();
+    for n in 2..5 {
+        all.push(world.publish(&batch("730", &format!("b-{n}"), n, &[row(&format!("t{n}"), "-2.00", "AFTER")])).await);
+    }
+    world.consumed(&all).await;
     world.stop().await;
     let report = world.audit_is_clean("after the move").await;
     assert_eq!((report.books_recomputed, report.companies), (2, 1), "{}", report.summary());
@@ -52,11 +55,17 @@ async fn a_company_that_moved_to_another_schema_is_judged_in_both_and_a_lost_boo
     world.audit_finds("the old book is gone", Class::Lost, "batch b-1").await;
 
     // What is older than the record of order is believed, and said.
-    world.execute("730", "UPDATE ingest_batches SET applied_at = now() - interval '91 days'; DELETE FROM outbox_events").await;
+    let first = "UPDATE ingest_batches SET applied_at = now() - interval '91 days'; DELETE FROM outbox_events WHERE payload ->> 'batch_id' = 'b-2'";
+    world.execute("730", first).await;
     let report = world.audit().await;
     assert_eq!((report.books_partly, report.findings.len()), (1, 1), "{}", report.summary());
     assert!(report.taken_from_postgres.iter().any(|taken| taken.what == "decisions and their order"), "{:?}", report.taken_from_postgres);
-    world.execute("730", "DELETE FROM pending_txns").await;
+    let swap = "UPDATE outbox_events e SET payload = jsonb_set(e.payload, '{seq}', o.payload -> 'seq') FROM outbox_events o
+                WHERE e.event_type = 'batch.ingested' AND o.event_type = 'batch.ingested' AND e.seq <> o.seq";
+    world.execute("730", swap).await;
+    world.audit_finds("two batches change places in a record whose beginning is pruned", Class::Reordered, "batch at ").await;
+    world.execute("730", swap).await;
+    world.execute("730", "DELETE FROM pending_txns WHERE txn_uid = (SELECT txn_uid FROM pending_txns LIMIT 1)").await;
     world.audit_finds("a pending row is gone from a book that is believed", Class::Lost, "transactions").await;
     world.end().await;
 }

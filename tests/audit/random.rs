@@ -20,7 +20,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use super::company_world::{World, day};
 
 const SCHEMA: &str = "app_random";
-const HISTORIES: u64 = 16;
+const HISTORIES: u64 = 10;
 const STEPS: usize = 30;
 
 /// A row of few ids, amounts, texts: so that rows meet each other often.

@@ -217,17 +217,17 @@ async fn tabs(world: &World) {
     let pending = || Tab::from("710 Pending");
     let at = world.pending_row("710", "NEWER").unwrap().at;
     world.edit("710", &[Edit::CopyRow { tab: pending(), at, to: at + 1 }]);
-    world.audit_finds("a row stands twice", Class::Doubled, "pending tab").await;
+    world.audit_finds_on_a_tab("a row stands twice", Class::Doubled, "pending tab").await;
     world.edit("710", &[Edit::DeleteRows { tab: pending(), at, count: 2 }]);
-    world.audit_finds("a row is gone", Class::Lost, "pending tab").await;
+    world.audit_finds_on_a_tab("a row is gone", Class::Lost, "pending tab").await;
     world.type_in("710", "LAST", "Amount", "123.45");
-    world.audit_finds("a machine cell is edited", Class::Altered, "pending tab").await;
+    world.audit_finds_on_a_tab("a machine cell is edited", Class::Altered, "pending tab").await;
     world.edit("710", &[Edit::SetCell { tab: Tab::from("710 Active"), cell: "E2".to_owned(), typed: "ELSEWHERE".to_owned() }]);
-    world.audit_finds("a rule's cell is edited", Class::Altered, "active tab").await;
+    world.audit_finds_on_a_tab("a rule's cell is edited", Class::Altered, "active tab").await;
     let foreign = world.pending_row("711", "NEWER").unwrap().shown("Txn_UID").to_owned();
     let cell = world.cell("712", world.pending_row("712", "NEWER").unwrap().at, "Txn_UID");
     world.edit("712", &[Edit::SetCell { tab: Tab::from("712 Pending"), cell, typed: foreign }]);
-    world.audit_finds("a row has another company's key", Class::Misrouted, "pending tab").await;
+    world.audit_finds_on_a_tab("a row has another company's key", Class::Misrouted, "pending tab").await;
 }
 
 /// A message that nobody has processed lies below the committed offset.
