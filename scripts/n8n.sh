@@ -50,7 +50,8 @@ install_n8n() {
   cp "$ROOT"/scripts/n8n/package{,-lock}.json "$APP/"
   say 'n8n: installing it with npm (once, 3 GB, some minutes)'
   # Scripts of packages are not run: n8n needs none of them here, and one fetches a binary from elsewhere.
-  (cd "$APP" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >install.log 2>&1) ||
+  # Not `npm ci`: it refuses a lock file that lacks packages for other systems, which npm itself leaves out.
+  (cd "$APP" && npm install --ignore-scripts --no-audit --no-fund --loglevel=error >install.log 2>&1) ||
     die "npm could not install n8n: check the network or your registry settings; the whole log is $APP/install.log"
   "$NODE" --version >/dev/null || die "$NODE does not run: this script needs Linux on x86-64"
   printf '%s\n' "$wanted" >"$APP/installed.sha256"

@@ -8,6 +8,7 @@
 #
 # It stops and starts this clone's Kafka, so it does not run where KAFKA_BROKERS names another one.
 # KAFKA_NODE_VERSION is 1 or 2; without it scripts/n8n.sh takes 2 where its native part loads.
+# N8N_TEST_KYLO=path runs that kylo instead of building one.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -49,8 +50,11 @@ trap 'exit 143' TERM HUP
 
 scripts/setup.sh
 find_cargo
-SQLX_OFFLINE=true cargo build --locked --bin kylo
-KYLO="${CARGO_TARGET_DIR:-$ROOT/target}/debug/kylo"
+KYLO=${N8N_TEST_KYLO:-}
+if [ -z "$KYLO" ]; then
+  SQLX_OFFLINE=true cargo build --locked --bin kylo
+  KYLO="${CARGO_TARGET_DIR:-$ROOT/target}/debug/kylo"
+fi
 
 pg_running || STARTED_PG=1
 kafka_running || STARTED_KAFKA=1
