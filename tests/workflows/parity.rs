@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
+use kylo::domain::clock::{Clock, SystemClock};
 use kylo::flow::decode::{Decoded, RawMessage, decode_txns};
 use kylo::flow::publish_format::{self, Options};
 use proptest::prelude::*;
@@ -20,15 +20,11 @@ const MAX_BYTES: usize = 4_000;
 /// Less than [`publish_format::MAX_ROWS_PER_MESSAGE`], so that the workflow splits what `kylo publish` leaves whole, too.
 const MAX_ROWS: usize = 25;
 
-fn now() -> DateTime<Utc> {
-    Utc::now()
-}
-
 fn rows_of<'a>(messages: impl Iterator<Item = (&'a str, &'a str)>) -> BTreeMap<String, Vec<String>> {
     let mut rows: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (company, payload) in messages {
         let raw = RawMessage { payload: Some(payload.as_bytes()), key: Some(company.as_bytes()), topic: "t", partition: 0, offset: 0 };
-        let Ok(Decoded::Batch { batch, bad, .. }) = decode_txns(&raw, now()) else { panic!("not taken: {payload}") };
+        let Ok(Decoded::Batch { batch, bad, .. }) = decode_txns(&raw, SystemClock.now()) else { panic!("not taken: {payload}") };
         let good = batch.rows.iter().map(|row| format!("{} {:?} {} {:?}", row.uid, row.facts(), batch.batch_id, row.id));
         let all = good.chain(bad.iter().map(|bad| format!("{} {:?}", bad.reason.class, bad.occurrence)));
         rows.entry(company.to_owned()).or_default().extend(all);
@@ -38,7 +34,7 @@ fn rows_of<'a>(messages: impl Iterator<Item = (&'a str, &'a str)>) -> BTreeMap<S
 }
 
 fn published(payload: &str) -> Outcome {
-    let options = Options { company: None, default_batch_id: Some("n8n-0123456789abcdef"), created_at: now(), max_bytes: MAX_BYTES };
+    let options = Options { company: None, default_batch_id: Some("n8n-0123456789abcdef"), created_at: SystemClock.now(), max_bytes: MAX_BYTES };
     let published = publish_format::messages(payload, &options).unwrap();
     let rejects = published.rejects.iter().map(|reject| (u64::try_from(reject.index).unwrap(), reject.reason.clone())).collect();
     (rows_of(published.messages.iter().map(|message| (message.key(), message.payload.as_str()))), rejects)

@@ -1,5 +1,6 @@
 //! The promote workflow's code: who is asked for, and the messages.
 
+use kylo::domain::clock::{Clock, SystemClock};
 use kylo::flow::decode::{DecodedPromote, RawMessage, decode_promote};
 use serde_json::{Value, json};
 
@@ -47,7 +48,7 @@ fn each_company_gets_one_message_that_kylo_takes() {
         assert_eq!(complaints("schemas/promote_rules.v1.schema.json", &value), Vec::<String>::new());
         assert_eq!(value["meta"], json!({"producer": "n8n@promote"}));
         let raw = RawMessage { payload: Some(payload.as_bytes()), key: Some(company.as_bytes()), topic: "t", partition: 0, offset: 0 };
-        let Ok(DecodedPromote::Request { request, counts, .. }) = decode_promote(&raw, chrono::Utc::now()) else { panic!("{payload}") };
+        let Ok(DecodedPromote::Request { request, counts, .. }) = decode_promote(&raw, SystemClock.now()) else { panic!("{payload}") };
         assert_eq!((request.company_id.as_str(), request.request_key.as_str(), counts.unknown_fields), (company, "r-1", 0));
     }
 }
