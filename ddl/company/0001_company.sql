@@ -182,7 +182,9 @@ CREATE TABLE IF NOT EXISTS matched_txns (
 );
 CREATE INDEX IF NOT EXISTS matched_txns_queued_idx ON matched_txns (company_id, seq) WHERE state = 'queued';
 
--- Events of this schema's companies: batch.ingested, pending.ready, rules.updated. Written in the transaction they report.
+-- Events of this schema's companies: batch.ingested, pending.ready, rules.updated. Written in the transaction they report. The relay publishes
+-- them in the order of seq for each company_id and sets published_at; a company's seqs are in the order of its commits, because whoever writes
+-- them holds its company_state.
 CREATE TABLE IF NOT EXISTS outbox_events (
     seq           BIGINT GENERATED ALWAYS AS IDENTITY CONSTRAINT outbox_events_pkey PRIMARY KEY,
     event_id      UUID        NOT NULL DEFAULT gen_random_uuid() CONSTRAINT outbox_events_event_id_key UNIQUE,

@@ -5,9 +5,12 @@
 pub mod admin;
 pub mod client;
 pub mod consumer;
+pub mod events;
 pub mod lag;
 pub mod mock;
 pub mod producer;
+pub mod reader;
 pub mod trouble;
 
 mod poll;
+mod probe;
