@@ -84,7 +84,8 @@ async fn backfill_of_events(world: &World, events: &[Seen]) {
     assert_eq!(world.events().await.len(), events.len(), "without --yes nothing is sent");
     let sent = world.kylo(&[&args[..], &["--yes"]].concat()).await;
     assert_eq!(sent.code, 0, "{sent:?}");
-    let again: Vec<Seen> = world.events().await.into_iter().filter(|event| event.headers.get("replay").is_some_and(|how| how == "backfill")).collect();
+    let again: Vec<Seen> =
+        world.events().await.into_iter().filter(|event| event.headers.get("replay").is_some_and(|how| how == "backfill")).collect();
     assert_eq!(again.iter().map(Seen::id).collect::<BTreeSet<_>>(), wanted);
     let id = sent.stderr.split("--resume ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
     let done = world.kylo(&["backfill", "--resume", &id, "--yes"]).await;

@@ -10,10 +10,9 @@ use crate::domain::company::SELFTEST_COMPANY;
 /// The company database's.
 pub async fn has_arrived(conn: &mut PgConnection, batch_id: &str) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM ingest_batch_ids i JOIN ingest_batches b USING (company_id, batch_signature)
-                          JOIN transactions t ON t.company_id = b.company_id AND t.batch_signature = b.batch_signature
+        r#"SELECT EXISTS (SELECT FROM ingest_batches b JOIN transactions t ON t.company_id = b.company_id AND t.batch_signature = b.batch_signature
                           JOIN pending_txns p ON p.company_id = t.company_id AND p.txn_uid = t.txn_uid
-                          WHERE i.company_id = $1 AND i.batch_id = $2) AS "arrived!""#,
+                          WHERE b.company_id = $1 AND b.batch_id = $2) AS "arrived!""#,
         SELFTEST_COMPANY,
         batch_id,
     )
