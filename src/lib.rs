@@ -18,9 +18,12 @@
 //!                    Pending and Active tabs in Google Sheets
 //! ```
 //!
+//! Every effect writes its event into the outbox of the same transaction; flow::relay publishes the outboxes to kylo.events, at least once and in
+//! order for each company. Its promises, and why no fence is needed for them, stand in [`flow::relay`].
+//!
 //! # Modules, in the order of the flow
 //! - [`domain`]: what things are and what is decided. Pure: no I/O, no clock, cannot fail for outside reasons.
-//! - [`ports`]: what a test must be able to replace: the message source and the spreadsheet service. There is no port over Postgres:
+//! - [`ports`]: what a test must be able to replace: the message source, the spreadsheet service, the publisher of events. There is no port over Postgres:
 //!   transactions are the design, and a double would hide exactly the races that matter.
 //! - [`flow`]: the story. All control flow lives here; leaves are pure functions or SQL.
 //! - [`store`]: every SQL statement.

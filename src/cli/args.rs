@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{audit, company, consume, demo, dlq, fake_sheets, migrate, plan, publish, run, status, topics};
+use super::{audit, backfill, company, consume, demo, dlq, fake_sheets, migrate, plan, publish, relay, run, selftest, status, topics};
 use crate::config::env;
 
 #[derive(Debug, Parser)]
@@ -28,12 +28,15 @@ struct Cli {
 pub enum Command {
     Run(run::Args),
     Consume(consume::Args),
+    Relay(relay::Args),
     Migrate(migrate::Args),
     Topics(topics::Args),
     Company(company::Args),
     Publish(publish::Args),
     Dlq(dlq::Args),
     Status(status::Args),
+    Selftest(selftest::Args),
+    Backfill(backfill::Args),
     Plan(plan::Args),
     Audit(audit::Args),
     Demo(demo::Args),
@@ -43,7 +46,7 @@ pub enum Command {
 impl Command {
     /// Whether it runs until it is stopped, and is followed by its log.
     pub fn is_worker(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Consume(_))
+        matches!(self, Self::Run(_) | Self::Consume(_) | Self::Relay(_))
     }
 }
 

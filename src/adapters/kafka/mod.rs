@@ -5,10 +5,13 @@
 pub mod admin;
 pub mod client;
 pub mod consumer;
+pub mod events;
 pub mod lag;
 pub mod mock;
 pub mod producer;
 pub mod snapshot;
+pub mod reader;
 pub mod trouble;
 
 mod poll;
+mod probe;

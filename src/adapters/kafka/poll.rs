@@ -281,7 +281,7 @@ fn deliver(
 }
 
 /// A message of librdkafka's as one of ours.
-fn record(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Record {
+pub(super) fn record(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Record {
     let mut headers = BTreeMap::new();
     if let Some(found) = message.headers() {
         for header in found.iter() {
