@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{company, consume, demo, dlq, fake_sheets, migrate, plan, publish, run, status, topics};
+use super::{company, consume, demo, dlq, doctor, fake_sheets, migrate, plan, publish, run, sheets, status, topics};
 use crate::config::env;
 
 #[derive(Debug, Parser)]
@@ -33,8 +33,10 @@ pub enum Command {
     Company(company::Args),
     Publish(publish::Args),
     Dlq(dlq::Args),
+    Doctor(doctor::Args),
     Status(status::Args),
     Plan(plan::Args),
+    Sheets(sheets::Args),
     Demo(demo::Args),
     FakeSheets(fake_sheets::Args),
 }

@@ -9,6 +9,7 @@ mod connect;
 mod consume;
 mod demo;
 mod dlq;
+mod doctor;
 mod failure;
 mod fake_sheets;
 mod mask;
@@ -17,6 +18,7 @@ pub mod output;
 mod plan;
 mod publish;
 mod run;
+mod sheets;
 mod status;
 mod topics;
 
@@ -81,9 +83,11 @@ async fn dispatch(command: Command, settings: Settings) -> anyhow::Result<Outcom
         Command::Company(args) => company::run(args, &settings).await,
         Command::Publish(args) => publish::run(args, &settings).await,
         Command::Dlq(args) => dlq::run(args, &settings).await,
+        Command::Doctor(args) => doctor::run(args, &settings).await,
         Command::Status(args) => status::run(args, &settings).await,
         Command::Demo(args) => demo::run(args, &settings).await,
         Command::Plan(args) => plan::run(args, &settings).await,
+        Command::Sheets(args) => sheets::run(args, &settings).await,
         Command::FakeSheets(args) => fake_sheets::run(args).await,
     }
 }

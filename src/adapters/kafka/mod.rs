@@ -7,7 +7,9 @@ pub mod client;
 pub mod consumer;
 pub mod lag;
 pub mod mock;
+pub mod probe;
 pub mod producer;
 pub mod trouble;
 
 mod poll;
+mod rotation;

@@ -49,7 +49,9 @@ impl Report {
                 ]
             })
             .collect();
-        output::table(["WORKER", "PROCESS", "VERSION", "MODE", "PARTITIONS", "HEARD"], &rows)
+        output::table(["WORKER", "PROCESS", "VERSION", "MODE", "PARTITIONS", "HEARD"], &rows)?;
+        let troubled = self.workers.iter().filter_map(|w| Some([w.command.clone(), format!("{}/{}", w.host, w.pid), w.trouble.clone()?]));
+        section(["NOT READY", "PROCESS", "WHY"], &troubled.collect::<Vec<_>>())
     }
 
     fn print_companies(&self) -> std::io::Result<()> {
