@@ -3,7 +3,7 @@
 #
 # Installs what building, testing and the demo need on a bare Debian or Ubuntu, through the system's
 # package client: PostgreSQL, Java 17, Maven, a C toolchain, OpenSSL and zlib headers, Python with venv,
-# git, curl, and Rust where cargo is missing or too old. Where all of it is there, it does nothing and
+# Node.js (it runs the code of the n8n workflows in tests), git, curl, and Rust where cargo is missing or too old. Where all of it is there, it does nothing and
 # ends within a second. Needs root or sudo only when something is missing.
 
 # shellcheck source=scripts/lib.sh
@@ -34,6 +34,9 @@ rust_is_fine() {
   (cd "$ROOT" && cargo fmt --version && cargo clippy --version) >/dev/null 2>&1
 }
 
+NODE_MIN=16
+node_is_fine() { have node && node -e "process.exit(parseInt(process.versions.node) < $NODE_MIN ? 1 : 0)" 2>/dev/null; }
+
 # --- What is missing ------------------------------------------------------------------------
 
 missing=()
@@ -45,6 +48,7 @@ have pkg-config || missing+=(pkg-config)
 have pkg-config && pkg-config --exists openssl || missing+=(libssl-dev)
 have pkg-config && pkg-config --exists zlib || missing+=(zlib1g-dev)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
+node_is_fine || missing+=(nodejs)
 have git || missing+=(git)
 have curl || missing+=(curl)
 [ -s /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
@@ -159,5 +163,7 @@ rust_is_fine || install_rust || die "Rust could not be installed: check the netw
 
 [ -n "$(pg_bin)" ] || die "PostgreSQL is installed, but no version >= $PG_MIN was found in /usr/lib/postgresql or PATH"
 [ -n "$(java_bin)" ] || die "Java is installed, but no version >= $JAVA_MIN was found in JAVA_HOME, PATH or /usr/lib/jvm"
+# Only tests/workflows.rs needs it, which says so: a release whose packages are older can do everything else.
+node_is_fine || say "setup: this system's Node.js is older than $NODE_MIN: install a newer one to run tests/workflows.rs"
 rust_is_fine || die "Rust is still older than $RUST_MIN or lacks clippy or rustfmt: update it with rustup (https://rustup.rs)"
 say 'setup: done'

@@ -2,7 +2,7 @@
 //!
 //! Handed in as a value, so tests stay parallel. Without the feature `faults` this is a zero-sized type that does nothing.
 
-/// Where a worker can be stopped. One name per line of the posting table in the crate's documentation.
+/// Where a worker can be stopped. One name per line of the tables in the documentation of the crate and of `flow::relay`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CrashPoint {
     /// The lease is taken, nothing is read.
@@ -19,11 +19,21 @@ pub enum CrashPoint {
     PostAnswerRead,
     /// The ledger has it.
     PostConfirmed,
+    /// Outbox rows are claimed, nothing is sent.
+    RelayClaimed,
+    /// The broker has acknowledged them, nothing is marked.
+    RelayAcknowledged,
+    /// They are marked.
+    RelayMarked,
 }
 
 impl CrashPoint {
+    /// Those of the poster.
     pub const ALL: [Self; 7] =
         [Self::PostLeased, Self::PostRead, Self::PostAnswered, Self::PostPlanned, Self::PostSending, Self::PostAnswerRead, Self::PostConfirmed];
+
+    /// Those of the relay.
+    pub const RELAY: [Self; 3] = [Self::RelayClaimed, Self::RelayAcknowledged, Self::RelayMarked];
 }
 
 #[cfg(not(feature = "faults"))]

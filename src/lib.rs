@@ -18,13 +18,17 @@
 //!                    Pending and Active tabs in Google Sheets
 //! ```
 //!
+//! Every effect writes its event into the outbox of the same transaction; flow::relay publishes the outboxes to kylo.events, at least once and in
+//! order for each company. Its promises, and why no fence is needed for them, stand in [`flow::relay`].
+//!
 //! # Modules, in the order of the flow
 //! - [`domain`]: what things are and what is decided. Pure: no I/O, no clock, cannot fail for outside reasons.
-//! - [`ports`]: what a test must be able to replace: the message source and the spreadsheet service. There is no port over Postgres:
+//! - [`ports`]: what a test must be able to replace: the message source, the spreadsheet service, the publisher of events. There is no port over Postgres:
 //!   transactions are the design, and a double would hide exactly the races that matter.
 //! - [`flow`]: the story. All control flow lives here; leaves are pure functions or SQL.
 //! - [`store`]: every SQL statement.
 //! - [`adapters`]: the edge: librdkafka, google-sheets4, HTTP. They own foreign types and know no rule.
+//! - [`audit`]: what every company must hold, computed again from the topics by the contract alone, and compared with what is there.
 //! - [`config`], [`telemetry`], [`runtime`], [`cli`]: settings, logs and metrics, wiring, commands.
 //!
 //! Who may import whom is checked by `tests/architecture.rs`.
@@ -61,6 +65,7 @@
 //! new rows go only into rows inserted by the same batch, and each answer echoes the keys, so damage is seen and healed by the next post at once.
 
 pub mod adapters;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod domain;

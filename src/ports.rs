@@ -1,4 +1,4 @@
-//! What a test must be able to replace: the spreadsheet service. Implemented by `adapters::sheets`; doubles live in `tests/`.
+//! What a test must be able to replace: the spreadsheet service and the publisher of events. Implemented by `adapters`; doubles live in `tests/`.
 //!
 //! The message source has its port beside the consumer (`flow::source`), because its events are the consumer's vocabulary.
 //! What must never happen here: a foreign type (hyper, google, rdkafka) in a signature.
@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 use crate::domain::company::SpreadsheetId;
+use crate::domain::outbox::Event;
 use crate::domain::sheet::{Applied, Batch, MetadataEntry, Observed};
 
 /// Why a call to the spreadsheet service did not give an answer. Decided by HTTP status alone, never by message text, which is localised.
@@ -50,4 +51,30 @@ pub trait SheetGateway: Send + Sync + std::fmt::Debug {
     /// One metadata entry wherever it is attached, by id. `None` if there is none; that takes a second call, which tells a missing entry from
     /// a missing spreadsheet.
     fn metadata<'a>(&'a self, spreadsheet: &'a SpreadsheetId, id: i32) -> BoxFuture<'a, Result<Option<MetadataEntry>, CallError>>;
+}
+
+/// Why an event is not known to be in its topic.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishFault {
+    /// This very event will be refused again: too large. Nothing is wrong with the others.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The topic is missing or must not be written to: no event can go there until somebody acts.
+    #[error("{0}")]
+    Topic(String),
+    /// Passes by itself. The event may be in the topic after all.
+    #[error("not now: {0}")]
+    Later(String),
+}
+
+/// Where the relay publishes to.
+///
+/// The contract that order rests on: of the events of one call that go to one partition, those that reach it (now or ever, acknowledged or
+/// not) are the first ones, without a gap. So after the first event that fails nothing behind it may be sent, by nobody, however late.
+pub trait EventPublisher: Send + Sync + std::fmt::Debug {
+    /// Publishes in order and waits for every acknowledgement; one answer for each, in order. Ends within a bound of its own.
+    fn publish<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, Vec<Result<(), PublishFault>>>;
+
+    /// Whether this topic is there and may be written to. Leaves nothing that a consumer can read.
+    fn check<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<(), PublishFault>>;
 }

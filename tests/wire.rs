@@ -27,7 +27,7 @@ use broker::broker;
 use kylo::adapters::kafka::admin::{self, AdminError, TopicSpec};
 use kylo::adapters::kafka::client::KafkaSettings;
 use kylo::adapters::kafka::consumer::{KafkaSource, Subscription};
-use kylo::adapters::kafka::probe::{Finding, Needs, TopicNeed, examine};
+use kylo::adapters::kafka::examine::{Finding, Needs, TopicNeed, examine};
 use kylo::adapters::kafka::producer::{KafkaProducer, OutRecord, PublishError};
 use kylo::config::Secret;
 use kylo::flow::source::{MessageSource, NextOffset, SourceEvent};

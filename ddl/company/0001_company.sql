@@ -182,7 +182,12 @@ CREATE TABLE IF NOT EXISTS matched_txns (
 );
 CREATE INDEX IF NOT EXISTS matched_txns_queued_idx ON matched_txns (company_id, seq) WHERE state = 'queued';
 
--- Events of this schema's companies: batch.ingested, pending.ready, rules.updated. Written in the transaction they report.
+-- Events of this schema's companies: batch.ingested, pending.ready, rules.updated. Written in the transaction they report. The relay publishes
+-- them in the order of seq for each company_id and sets published_at; a company's seqs are in the order of its commits, because whoever writes
+-- them holds its company_state.
+-- They are also the record of what happened in which order: each seq of company_state was taken by one batch.ingested (payload: seq, topic,
+-- partition, offset, batch_signature) or by one promote_requests row. `kylo audit` applies the messages again in that order, so published
+-- events are kept as long as the topics keep the messages.
 CREATE TABLE IF NOT EXISTS outbox_events (
     seq           BIGINT GENERATED ALWAYS AS IDENTITY CONSTRAINT outbox_events_pkey PRIMARY KEY,
     event_id      UUID        NOT NULL DEFAULT gen_random_uuid() CONSTRAINT outbox_events_event_id_key UNIQUE,

@@ -127,7 +127,7 @@ CREATE TABLE IF NOT EXISTS control.dead_letters (
     "offset"          BIGINT      NOT NULL,
     pointer           TEXT        NOT NULL DEFAULT '',     -- JSON pointer of a row; '' = the whole message
     bytes_sha256      BYTEA       NOT NULL,
-    kind              TEXT        NOT NULL CONSTRAINT dead_letters_kind_check CHECK (kind IN ('message', 'row')),
+    kind              TEXT        NOT NULL CONSTRAINT dead_letters_kind_check CHECK (kind IN ('message', 'row', 'event')), -- event = a row of an outbox that the relay gave up
     class             TEXT        NOT NULL,
     reason            TEXT        NOT NULL,
     company_id        TEXT,
@@ -205,7 +205,9 @@ CREATE TABLE IF NOT EXISTS control.workers (
     heartbeat_at  TIMESTAMPTZ NOT NULL DEFAULT now()
 );
 
--- Events born in the control database: sheet.posted, dead_letter.created. The relay publishes them.
+-- Events born in the control database: sheet.posted, dead_letter.created. The relay publishes them, in the order of seq for each company_id,
+-- and sets published_at when the broker has acknowledged them; no other statement may set it. A row may become visible after rows with a
+-- higher seq (its transaction took longer): the relay looks for published_at IS NULL, never for a seq above one it has seen.
 CREATE TABLE IF NOT EXISTS control.outbox_events (
     seq           BIGINT GENERATED ALWAYS AS IDENTITY CONSTRAINT outbox_events_pkey PRIMARY KEY,
     event_id      UUID        NOT NULL DEFAULT gen_random_uuid() CONSTRAINT outbox_events_event_id_key UNIQUE,
@@ -217,5 +219,56 @@ CREATE TABLE IF NOT EXISTS control.outbox_events (
     published_at  TIMESTAMPTZ
 );
 CREATE INDEX IF NOT EXISTS outbox_events_unpublished_idx ON control.outbox_events (seq) WHERE published_at IS NULL;
+
+-- Wakes the relay, which otherwise looks every two seconds. Only here: in company schemas every ingest would queue for the server's one lock on
+-- notifications until its commit is on disk, so there the ingest notifies afterwards, here, in one statement for all that was committed meanwhile.
+CREATE OR REPLACE FUNCTION control.outbox_added() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN
+    PERFORM pg_notify('kylo_outbox', '');
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER outbox_events_added AFTER INSERT ON control.outbox_events FOR EACH STATEMENT EXECUTE FUNCTION control.outbox_added();
+
+-- One row per outbox table that a relay has ever looked at, made by the relay itself. The lease keeps a second relay from publishing the same
+-- rows; it is not what order rests on (see src/flow/relay/mod.rs: no lease here can stop a frozen process from sending what it has queued).
+CREATE TABLE IF NOT EXISTS control.relay_state (
+    source                  TEXT        NOT NULL CONSTRAINT relay_state_pkey PRIMARY KEY, -- host:port/database/schema.table; never a login
+    schema_name             TEXT        NOT NULL,
+    table_name              TEXT        NOT NULL,
+    lease_holder            UUID,
+    leased_until            TIMESTAMPTZ,
+    last_poll_time          TIMESTAMPTZ,
+    last_publish_time       TIMESTAMPTZ,
+    total_events_published  BIGINT      NOT NULL DEFAULT 0,  -- written with each renewal of the lease: a kill loses a few seconds of it
+    state                   TEXT        NOT NULL DEFAULT 'ok' CONSTRAINT relay_state_state_check CHECK (state IN ('ok', 'waiting', 'stopped')),
+    reason                  TEXT,                            -- for people: what is wrong and what to do
+    updated_at              TIMESTAMPTZ NOT NULL DEFAULT now()
+);
+
+-- Outbox rows that the broker, or Kylo, refused. Here and not in the outbox, because outboxes of others get no columns of ours.
+--   letter_id NULL   it is tried again at next_attempt_at; until then nothing else of its order_key is published.
+--   letter_id set    given up: the letter has its bytes. Its key goes on without it. When the letter is resolved or discarded, the relay marks
+--                    the row in its outbox and deletes this one.
+CREATE TABLE IF NOT EXISTS control.relay_rows (
+    source           TEXT        NOT NULL,
+    row_id           TEXT        NOT NULL,                  -- the outbox row's key as text
+    order_key        TEXT,                                  -- NULL = it has no order to keep
+    attempts         INTEGER     NOT NULL,
+    next_attempt_at  TIMESTAMPTZ NOT NULL,
+    reason           TEXT        NOT NULL,
+    letter_id        BIGINT,
+    failed_at        TIMESTAMPTZ NOT NULL DEFAULT now(),
+    CONSTRAINT relay_rows_pkey PRIMARY KEY (source, row_id)
+);
+
+-- One row per `kylo backfill --yes`: what it sends again and how far it is, so that one that was interrupted goes on with --resume.
+CREATE TABLE IF NOT EXISTS control.backfills (
+    backfill_id  UUID        NOT NULL CONSTRAINT backfills_pkey PRIMARY KEY,
+    plan         JSONB       NOT NULL,                     -- where from, which, where to
+    positions    JSONB       NOT NULL DEFAULT '{}',        -- per outbox the seq, or per partition the offset, up to which everything is sent
+    published    BIGINT      NOT NULL DEFAULT 0,
+    state        TEXT        NOT NULL DEFAULT 'running' CONSTRAINT backfills_state_check CHECK (state IN ('running', 'done')),
+    created_at   TIMESTAMPTZ NOT NULL DEFAULT now(),
+    updated_at   TIMESTAMPTZ NOT NULL DEFAULT now()
+);
 
 INSERT INTO control.schema_migrations (version, name) VALUES (1, '0001_control') ON CONFLICT (version) DO NOTHING;

@@ -5,7 +5,9 @@ use std::ffi::OsString;
 
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{company, consume, demo, dlq, doctor, fake_sheets, migrate, plan, publish, run, sheets, status, topics};
+use super::{
+    audit, backfill, company, consume, demo, dlq, doctor, fake_sheets, migrate, plan, publish, relay, run, selftest, sheets, status, topics,
+};
 use crate::config::env;
 
 #[derive(Debug, Parser)]
@@ -28,6 +30,7 @@ struct Cli {
 pub enum Command {
     Run(run::Args),
     Consume(consume::Args),
+    Relay(relay::Args),
     Migrate(migrate::Args),
     Topics(topics::Args),
     Company(company::Args),
@@ -35,8 +38,11 @@ pub enum Command {
     Dlq(dlq::Args),
     Doctor(doctor::Args),
     Status(status::Args),
+    Selftest(selftest::Args),
+    Backfill(backfill::Args),
     Plan(plan::Args),
     Sheets(sheets::Args),
+    Audit(audit::Args),
     Demo(demo::Args),
     FakeSheets(fake_sheets::Args),
 }
@@ -44,7 +50,7 @@ pub enum Command {
 impl Command {
     /// Whether it runs until it is stopped, and is followed by its log.
     pub fn is_worker(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Consume(_))
+        matches!(self, Self::Run(_) | Self::Consume(_) | Self::Relay(_))
     }
 }
 

@@ -25,8 +25,8 @@ enum Topic {
 
 pub async fn run(args: Args, settings: Settings) -> anyhow::Result<Outcome> {
     let workers = match args.topic {
-        Topic::Txns => Workers { command: "consume txns", txns: true, promote: false, poster: true, http: Some(8088) },
-        Topic::Promote => Workers { command: "consume promote", txns: false, promote: true, poster: true, http: Some(8089) },
+        Topic::Txns => Workers { command: "consume txns", txns: true, promote: false, poster: true, relay: false, http: Some(8088) },
+        Topic::Promote => Workers { command: "consume promote", txns: false, promote: true, poster: true, relay: false, http: Some(8089) },
     };
     start(settings, workers).await
 }

@@ -329,6 +329,9 @@ async fn replay(args: &ChangeForm, control: &PgPool, settings: &Settings) -> any
             producer.publish(OutRecord { topic, key, payload, headers }).await.map(drop).map_err(|error| error.to_string())
         };
         match dead_letter::replay(control, letter.id, None, publish).await {
+            Ok(()) if letter.kind == "event" => {
+                output::line(&format!("letter {} is published by the relay within seconds, which closes it or counts one more attempt", letter.id))?;
+            }
             Ok(()) => {
                 output::line(&format!("published letter {} again to {}; the worker closes it or counts one more attempt", letter.id, letter.topic))?;
             }

@@ -4,6 +4,8 @@
 //! in a message, or a command that changes something without `--yes` where it cannot be undone.
 
 mod args;
+mod audit;
+mod backfill;
 mod company;
 mod connect;
 mod consume;
@@ -17,7 +19,9 @@ mod migrate;
 pub mod output;
 mod plan;
 mod publish;
+mod relay;
 mod run;
+mod selftest;
 mod sheets;
 mod status;
 mod topics;
@@ -78,14 +82,18 @@ async fn dispatch(command: Command, settings: Settings) -> anyhow::Result<Outcom
     match command {
         Command::Run(args) => run::run(args, settings).await,
         Command::Consume(args) => consume::run(args, settings).await,
+        Command::Relay(args) => relay::run(args, settings).await,
         Command::Migrate(args) => migrate::run(args, &settings).await,
         Command::Topics(args) => topics::run(args, &settings).await,
         Command::Company(args) => company::run(args, &settings).await,
         Command::Publish(args) => publish::run(args, &settings).await,
         Command::Dlq(args) => dlq::run(args, &settings).await,
         Command::Doctor(args) => doctor::run(args, &settings).await,
+        Command::Selftest(args) => selftest::run(args, &settings).await,
+        Command::Backfill(args) => backfill::run(args, &settings).await,
         Command::Status(args) => status::run(args, &settings).await,
         Command::Demo(args) => demo::run(args, &settings).await,
+        Command::Audit(args) => audit::run(args, &settings).await,
         Command::Plan(args) => plan::run(args, &settings).await,
         Command::Sheets(args) => sheets::run(args, &settings).await,
         Command::FakeSheets(args) => fake_sheets::run(args).await,

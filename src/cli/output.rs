@@ -2,7 +2,7 @@
 //!
 //! What must never happen here: a panic because the reader of a pipe went away, or a control character from outside reaching a terminal.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -52,6 +52,29 @@ pub fn table<const N: usize>(headers: [&str; N], rows: &[[String; N]]) -> io::Re
 pub fn note(text: &str) {
     // Nobody can be told that stderr is closed.
     let _ = write(io::stderr().lock(), &clean(text));
+}
+
+/// A bar for people, on stderr, where that is a terminal.
+pub fn progress(done: i64, total: i64, text: &str) {
+    const WIDTH: i64 = 40;
+    let mut out = io::stderr().lock();
+    if !out.is_terminal() {
+        return;
+    }
+    let total = total.max(1);
+    let filled = usize::try_from(done.clamp(0, total) * WIDTH / total).unwrap_or(0);
+    let empty = usize::try_from(WIDTH).unwrap_or(0).saturating_sub(filled);
+    // Nobody can be told that stderr is closed.
+    let _ = write!(out, "\r[{}{}] {:>3} % {}", "#".repeat(filled), " ".repeat(empty), done.clamp(0, total) * 100 / total, clean(text));
+    let _ = out.flush();
+}
+
+/// What is written next begins on a line of its own.
+pub fn end_progress() {
+    let mut out = io::stderr().lock();
+    if out.is_terminal() {
+        let _ = writeln!(out);
+    }
 }
 
 fn write(mut out: impl Write, text: &str) -> io::Result<()> {

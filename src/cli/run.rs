@@ -6,7 +6,7 @@ use super::{Outcome, output};
 use crate::config::Settings;
 use crate::runtime::{self, Workers};
 
-/// Run the workers: both consumers, the poster, and HTTP for health and metrics
+/// Run the workers: both consumers, the poster, the relay, and HTTP for health and metrics
 ///
 /// Shadow is the default: Kafka is read and Postgres is written, Google is never called. Posting is on with KYLO_SHEETS_POST=1 and
 /// GOOGLE_APPLICATION_CREDENTIALS. A broker, topic or database that is missing is waited for; SIGTERM finishes what is in hand.
@@ -15,7 +15,7 @@ use crate::runtime::{self, Workers};
     Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 usage or configuration (such as a control schema that needs `kylo migrate`).")]
 pub struct Args {
     /// Only these, separated by commas
-    #[arg(long, value_delimiter = ',', default_values = ["txns", "promote", "poster", "http"])]
+    #[arg(long, value_delimiter = ',', default_values = ["txns", "promote", "poster", "relay", "http"])]
     workers: Vec<Kind>,
 }
 
@@ -24,6 +24,7 @@ enum Kind {
     Txns,
     Promote,
     Poster,
+    Relay,
     Http,
 }
 
@@ -34,6 +35,7 @@ pub async fn run(args: Args, settings: Settings) -> anyhow::Result<Outcome> {
         txns: has(Kind::Txns),
         promote: has(Kind::Promote),
         poster: has(Kind::Poster),
+        relay: has(Kind::Relay),
         http: has(Kind::Http).then_some(8088),
     };
     start(settings, workers).await

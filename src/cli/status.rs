@@ -17,6 +17,7 @@ use crate::domain::company::{self, Routes};
 use crate::domain::ids::CompanyId;
 use crate::runtime::tools::{self, GroupLag};
 use crate::store::company::status::{Figures, figures};
+use crate::store::control::relay::{self, OutboxState};
 use crate::store::control::status::{self, CompanyFigures, OpenIntent, Trouble};
 use crate::store::control::workers::{self, WorkerRow};
 use crate::store::control::{company_config, dead_letters, poison};
@@ -54,6 +55,24 @@ struct Report {
     in_doubt_posts: Vec<Doubt>,
     stopped_partitions: Vec<poison::Stopped>,
     dead_letters: Vec<ClassCount>,
+    relay: Vec<Outbox>,
+}
+
+/// An outbox and its relay.
+#[derive(Debug, Serialize)]
+struct Outbox {
+    source: String,
+    schema_name: String,
+    table_name: String,
+    /// Some relay holds it now.
+    leased: bool,
+    state: String,
+    reason: Option<String>,
+    last_poll_time: Option<DateTime<Utc>>,
+    last_publish_time: Option<DateTime<Utc>>,
+    total_events_published: i64,
+    retrying: i64,
+    given_up: i64,
 }
 
 #[derive(Debug, Serialize)]
@@ -164,6 +183,7 @@ async fn gather(control: &PgPool, only: Option<&CompanyId>) -> Result<Report, sq
         in_doubt_posts: intents.into_iter().filter(|intent| intent.companies.iter().any(|id| wanted(id))).map(Doubt::from).collect(),
         stopped_partitions: poison::stopped(control).await?,
         dead_letters: dead_letters::open_by_class(control).await?.into_iter().map(|(class, count)| ClassCount { class, count }).collect(),
+        relay: relay::states(control).await?.into_iter().map(Outbox::from).collect(),
     })
 }
 
@@ -250,6 +270,14 @@ impl From<WorkerRow> for Worker {
             started_at: row.started_at,
             heartbeat_seconds_ago: row.age_seconds,
         }
+    }
+}
+
+impl From<OutboxState> for Outbox {
+    fn from(row: OutboxState) -> Self {
+        let OutboxState { source, schema_name, table_name, leased, last_poll_time, last_publish_time, total_events_published, .. } = row;
+        let OutboxState { state, reason, retrying, given_up, .. } = row;
+        Self { source, schema_name, table_name, leased, state, reason, last_poll_time, last_publish_time, total_events_published, retrying, given_up }
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod env;
 mod parse;
+mod relay;
 pub mod secret;
 pub mod settings;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use url::Url;
 
@@ -39,6 +40,27 @@ impl<'a> Reader<'a> {
             Ok(number) if allowed.contains(&number) => number,
             _ => {
                 let hint = format!("give a whole number from {} to {}", allowed.start(), allowed.end());
+                self.wrong(format!("{} is {text:?}", var.name), hint);
+                *allowed.start()
+            }
+        }
+    }
+
+    /// Seconds, or a number with the unit `ms`, `s` or `m`, as the variables of other programs have it.
+    pub fn duration(&mut self, var: &Var, allowed: std::ops::RangeInclusive<Duration>) -> Duration {
+        let text = self.text(var);
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let per_unit = match &text[digits.len()..] {
+            "ms" => Some(1),
+            "" | "s" => Some(1_000),
+            "m" => Some(60_000),
+            _ => None,
+        };
+        let parsed = per_unit.and_then(|unit| Some(Duration::from_millis(digits.parse::<u32>().ok()?.checked_mul(unit)?.into())));
+        match parsed {
+            Some(duration) if allowed.contains(&duration) => duration,
+            _ => {
+                let hint = format!("give seconds, or 500ms or 2s, from {:?} to {:?}", allowed.start(), allowed.end());
                 self.wrong(format!("{} is {text:?}", var.name), hint);
                 *allowed.start()
             }

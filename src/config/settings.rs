@@ -11,6 +11,8 @@ use super::env::{self, Origin, Typed};
 use super::parse::{self, Reader};
 use super::secret::{Secret, masked_dsn};
 use super::{ConfigError, Problem};
+use crate::domain::company::SELFTEST_COMPANY;
+use crate::domain::outbox::Outbox;
 
 pub use super::parse::spreadsheet;
 
@@ -30,6 +32,7 @@ pub struct Settings {
     pub poison_cap: u32,
     /// How long work in hand may take at shutdown and on a revoke.
     pub drain: Duration,
+    pub relay: Relay,
     pub log: Log,
     /// For people, at start.
     pub warnings: Vec<String>,
@@ -106,7 +109,7 @@ pub struct Sheets {
 impl Sheets {
     /// Whether this company posts. Outside the canary list a company is in shadow in every respect.
     pub fn posts(&self, company: &str) -> bool {
-        self.post && (self.canary.is_empty() || self.canary.iter().any(|id| id == company))
+        self.post && company != SELFTEST_COMPANY && (self.canary.is_empty() || self.canary.iter().any(|id| id == company))
     }
 
     /// `shadow` or `post`, as `control.workers` has it.
@@ -128,6 +131,21 @@ impl Sheets {
         parse::check_key_file(path).map_err(|problem| ConfigError(vec![problem]))?;
         Ok(path)
     }
+}
+
+/// What the relay publishes, and how.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    /// False = the kill switch: nothing is published.
+    pub on: bool,
+    pub poll: Duration,
+    pub batch: u32,
+    pub max_retries: u32,
+    pub dead_cap: u32,
+    /// How long the broker may take to acknowledge.
+    pub timeout: Duration,
+    /// Outboxes of others. Their names are filled in by whoever knows the databases' names.
+    pub sources: Vec<Outbox>,
 }
 
 /// Where health and metrics are served.
@@ -174,6 +192,7 @@ impl Settings {
             http: http(&mut reader),
             poison_cap: reader.number(&env::KYLO_POISON_CAP, 1..=1_000_000),
             drain: Duration::from_secs(reader.number(&env::KYLO_DRAIN_SECONDS, 1..=240).into()),
+            relay: relay(&mut reader),
             log: log(&mut reader),
             warnings: typed.warnings.clone(),
             table: table(typed),
@@ -348,6 +367,26 @@ fn sheets(reader: &mut Reader<'_>) -> Sheets {
 fn http(reader: &mut Reader<'_>) -> Http {
     let (ip, port) = reader.address(&env::KYLO_HTTP_ADDR).unwrap_or((IpAddr::V4(Ipv4Addr::LOCALHOST), None));
     Http { ip, port, token: reader.typed.secret(&env::KYLO_HTTP_TOKEN).cloned() }
+}
+
+fn relay(reader: &mut Reader<'_>) -> Relay {
+    let (mut sources, mut problems) = super::relay::from_schemas(&reader.text(&env::KYLO_RELAY_SCHEMAS));
+    if let Some(path) = reader.optional(&env::KYLO_RELAY_SOURCES) {
+        let (more, wrong) = super::relay::from_file(std::path::Path::new(&path));
+        sources.extend(more);
+        problems.extend(wrong);
+    }
+    reader.problems.append(&mut problems);
+    let (hour, ms) = (Duration::from_secs(3_600), Duration::from_millis);
+    Relay {
+        on: reader.switch(&env::KYLO_RELAY),
+        poll: reader.duration(&env::KYLO_RELAY_POLL_SECONDS, ms(100)..=hour),
+        batch: reader.number(&env::KYLO_RELAY_BATCH_SIZE, 1..=100_000),
+        max_retries: reader.number(&env::KYLO_RELAY_MAX_RETRIES, 0..=1_000),
+        dead_cap: reader.number(&env::KYLO_RELAY_DEAD_CAP, 1..=1_000_000),
+        timeout: reader.duration(&env::KYLO_RELAY_TIMEOUT_SECONDS, ms(1_000)..=hour),
+        sources,
+    }
 }
 
 fn log(reader: &mut Reader<'_>) -> Log {

@@ -90,11 +90,59 @@ pub const KYLO_POISON_CAP: Var =
     plain("KYLO_POISON_CAP", "poison-cap", Some("100"), "so many dead letters in a row stop a partition: then the sender is broken, not a message");
 pub const KYLO_DRAIN_SECONDS: Var =
     plain("KYLO_DRAIN_SECONDS", "drain-seconds", Some("10"), "how long work in hand may take to finish at shutdown or when partitions move away");
+pub const KYLO_RELAY: Var =
+    Var { empty_counts: true, ..plain("KYLO_RELAY", "relay", Some("1"), "0 = no event is published by this process, whatever command runs") };
+pub const KYLO_RELAY_POLL_SECONDS: Var = Var {
+    aliases: &["RELAY_POLL_INTERVAL", "OUTBOX_PROCESS_INTERVAL"],
+    ..plain(
+        "KYLO_RELAY_POLL_SECONDS",
+        "relay-poll-seconds",
+        Some("2"),
+        "how often outboxes are looked at without a signal: seconds, or with a unit such as 500ms",
+    )
+};
+pub const KYLO_RELAY_BATCH_SIZE: Var = Var {
+    aliases: &["RELAY_BATCH_SIZE", "OUTBOX_BATCH_SIZE"],
+    ..plain("KYLO_RELAY_BATCH_SIZE", "relay-batch-size", Some("1000"), "events that the relay takes from an outbox at a time")
+};
+pub const KYLO_RELAY_MAX_RETRIES: Var = Var {
+    aliases: &["RELAY_MAX_RETRIES", "OUTBOX_MAX_RETRIES"],
+    ..plain("KYLO_RELAY_MAX_RETRIES", "relay-max-retries", Some("3"), "retries of an event that the broker refuses before it becomes a dead letter")
+};
+pub const KYLO_RELAY_DEAD_CAP: Var = Var {
+    aliases: &["OUTBOX_DEAD_LETTER_SIZE"],
+    ..plain(
+        "KYLO_RELAY_DEAD_CAP",
+        "relay-dead-cap",
+        Some("1000"),
+        "so many unsettled dead letters of one outbox stop it: then the rule is broken, not an event",
+    )
+};
+pub const KYLO_RELAY_TIMEOUT_SECONDS: Var = Var {
+    aliases: &["OUTBOX_OPERATION_TIMEOUT"],
+    ..plain(
+        "KYLO_RELAY_TIMEOUT_SECONDS",
+        "relay-timeout-seconds",
+        Some("30"),
+        "how long the broker may take to acknowledge events before they are sent anew: seconds, or with a unit",
+    )
+};
+pub const KYLO_RELAY_SOURCES: Var =
+    plain("KYLO_RELAY_SOURCES", "relay-sources", None, "file (JSON) with the outboxes of other services to relay: see docs/relay.md");
+pub const KYLO_RELAY_SCHEMAS: Var = Var {
+    aliases: &["OUTBOX_SCHEMAS"],
+    ..plain(
+        "KYLO_RELAY_SCHEMAS",
+        "relay-schemas",
+        None,
+        "outboxes of other services in the control database: schema, schema.table or schema.table:marker_column, separated by commas",
+    )
+};
 pub const KYLO_HTTP_ADDR: Var = plain(
     "KYLO_HTTP_ADDR",
     "http-addr",
     None,
-    "IP:PORT of health and metrics; without it 127.0.0.1 and port 8088 (consume promote: 8089), or the next free one",
+    "IP:PORT of health and metrics; without it 127.0.0.1 and port 8088 (consume promote: 8089, relay: 8090), or the next free one",
 );
 pub const KYLO_HTTP_TOKEN: Var = secret("KYLO_HTTP_TOKEN", "bearer token that everything but health then asks for");
 pub const KYLO_LOG: Var = plain("KYLO_LOG", "log", Some("text"), "form of the log on stderr: text or json");
@@ -103,7 +151,7 @@ pub const KYLO_ALLOW_UNKNOWN: Var =
     plain("KYLO_ALLOW_UNKNOWN", "allow-unknown", Some("0"), "1 = an unknown KYLO_* variable is a warning instead of an error");
 
 /// All of them, in the order in which they are printed.
-pub const ALL: [Var; 29] = [
+pub const ALL: [Var; 37] = [
     KAFKA_BROKERS,
     KAFKA_TOPIC_TXNS,
     KAFKA_TOPIC_PROMOTE,
@@ -128,6 +176,14 @@ pub const ALL: [Var; 29] = [
     KYLO_ENVIRONMENT,
     KYLO_POISON_CAP,
     KYLO_DRAIN_SECONDS,
+    KYLO_RELAY,
+    KYLO_RELAY_POLL_SECONDS,
+    KYLO_RELAY_BATCH_SIZE,
+    KYLO_RELAY_MAX_RETRIES,
+    KYLO_RELAY_DEAD_CAP,
+    KYLO_RELAY_TIMEOUT_SECONDS,
+    KYLO_RELAY_SOURCES,
+    KYLO_RELAY_SCHEMAS,
     KYLO_HTTP_ADDR,
     KYLO_HTTP_TOKEN,
     KYLO_LOG,

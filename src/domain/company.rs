@@ -211,6 +211,9 @@ fn route(company: &CompanyId, row: &CompanyRow) -> Result<Route, Refusal> {
     Ok(Route { company: company.clone(), dsn: Dsn::new(&dsn), schema, spreadsheet, tab_pending, tab_active, version: row.version })
 }
 
+/// The company of `kylo selftest`. Its messages go through the workers like any other's; it is never posted, whatever the canary list says.
+pub const SELFTEST_COMPANY: &str = "__kylo_selftest";
+
 /// Title of Kylo's own hidden tab; no company may use it.
 pub const CONTROL_TAB: &str = "_kylo";
 

@@ -7,6 +7,7 @@ pub mod fence;
 pub mod ids;
 pub mod message;
 pub mod money;
+pub mod outbox;
 pub mod plan;
 pub mod rules;
 pub mod sheet;

@@ -2,7 +2,7 @@
 //!
 //! Called by `kylo dlq replay` and `edit`. A message's letter goes out as it came; a row's letter as a batch of that one row with the original
 //! `created_at`, which orders content, and with its `occurrence` where it has no id, so it stays the transaction it was. The header
-//! `dead_letter_id` lets the worker close the letter, or count one more attempt.
+//! `dead_letter_id` lets the worker close the letter, or count one more attempt. An event's letter is left to the relay, which still has the row.
 //! What must never happen here: a replay that makes a row younger than it was, or a letter closed because it was published.
 
 use std::collections::BTreeMap;
@@ -114,9 +114,16 @@ where
 {
     let control = |source| ReplayError::Control { id, source };
     let letter = dead_letters::show(pool, id).await.map_err(control)?.ok_or(ReplayError::NoSuchLetter(id))?;
+    if letter.row.kind == "event" && edited.is_some() {
+        return Err(ReplayError::Unusable { id, reason: "an event is what happened: it cannot be edited" });
+    }
     let message = compose(&letter, edited)?;
     if !dead_letters::start_replay(pool, id).await.map_err(control)? {
         return Err(ReplayError::Settled { id, state: letter.row.state });
+    }
+    if letter.row.kind == "event" {
+        // The relay has the row, and the rules of today for it: it publishes and closes the letter.
+        return Ok(());
     }
     if let Err(reason) = publish(message).await {
         dead_letters::replay_not_sent(pool, id).await.map_err(control)?;

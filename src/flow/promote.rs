@@ -108,9 +108,7 @@ impl Promote {
                 Ok(Some(outcome)) => {
                     let key = work.request.request_key.as_str();
                     tracing::info!(%company, request = key, outcome = %outcome.json, "{}", outcome.said());
-                    if outcome.due {
-                        self.due.ring([company.as_str()]);
-                    }
+                    self.due.ring(outcome.due.then_some(company.as_str()));
                     return Ok(Handled::Applied);
                 }
                 Ok(None) => return Ok(Handled::Duplicate),

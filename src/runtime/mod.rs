@@ -2,11 +2,15 @@
 //!
 //! Called by `cli`. What must never happen here: a worker that starts on a wrong control schema, or a stop that waits for ever.
 
+pub mod audit;
+pub mod backfill;
 mod control;
 pub mod demo;
 mod gauges;
 mod process;
 mod prune;
+mod relay;
+pub mod selftest;
 mod supervise;
 pub mod tools;
 pub mod wire;
@@ -22,11 +26,12 @@ pub use process::Process;
 /// Which workers run in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workers {
-    /// As heartbeats and logs name the process: `run`, `consume txns`, `consume promote`.
+    /// As heartbeats and logs name the process: `run`, `consume txns`, `consume promote`, `relay`.
     pub command: &'static str,
     pub txns: bool,
     pub promote: bool,
     pub poster: bool,
+    pub relay: bool,
     /// Health and metrics, on this port unless `KYLO_HTTP_ADDR` names another.
     pub http: Option<u16>,
 }

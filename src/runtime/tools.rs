@@ -12,9 +12,9 @@ use super::wire::{self, PosterParts};
 use crate::adapters::kafka::admin::{self, TopicSpec};
 pub use crate::adapters::kafka::admin::{AdminError, TopicReport, TopicState};
 use crate::adapters::kafka::client::KafkaSettings;
+pub use crate::adapters::kafka::examine::Finding;
+use crate::adapters::kafka::examine::{self, Needs, TopicNeed};
 use crate::adapters::kafka::lag;
-pub use crate::adapters::kafka::probe::Finding;
-use crate::adapters::kafka::probe::{self, Needs, TopicNeed};
 pub use crate::adapters::kafka::producer::{KafkaProducer, OutRecord, PublishError};
 use crate::adapters::sheets::KeyFile;
 use crate::config::{ConfigError, Settings};
@@ -85,7 +85,7 @@ pub async fn examine_kafka(settings: &Settings) -> Result<Vec<Finding>, ConfigEr
         topics: vec![need(txns, true, false), need(promote, true, false), need(events, false, true)],
         groups: vec![kafka.group_txns.clone(), kafka.group_promote.clone()],
     };
-    Ok(probe::examine(&client, &needs).await)
+    Ok(examine::examine(&client, &needs).await)
 }
 
 /// Who the service account is: whom spreadsheets must be shared with.

@@ -156,6 +156,6 @@ impl ConsumeMetrics for Metrics {
 }
 
 /// A process is armed by nobody. The type is a unit or not, by the feature `faults`.
-fn no_faults() -> Faults {
+pub fn no_faults() -> Faults {
     Default::default()
 }

@@ -1,4 +1,4 @@
-//! The worker loops of a process: two consumers and the poster, each supervised.
+//! The worker loops of a process: two consumers, the poster and the relay, each supervised.
 
 use std::future::Future;
 use std::sync::{Arc, PoisonError};
@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::Workers;
 use super::process::Process;
+use super::relay;
 use super::supervise::supervise;
 use super::wire::{self, PosterParts};
 use crate::adapters::kafka::client::{ClientError, KafkaSettings};
@@ -21,6 +22,7 @@ use crate::flow::ingest::{Ingest, IngestOptions};
 use crate::flow::lanes::LaneLimits;
 use crate::flow::post::Poster;
 use crate::flow::promote::{PendingTabReader, Promote, PromoteOptions};
+use crate::flow::relay::RelayStatus;
 use crate::telemetry::health::{Check, HealthBoard};
 
 /// A pass of the poster may wait for the budget of calls and for Google, but not for longer than this.
@@ -51,7 +53,7 @@ struct Parts {
 /// Configuration: what posting or the broker needs cannot be used.
 pub fn start(process: &Process, workers: Workers) -> Result<JoinSet<Result<()>>> {
     let settings = &process.settings;
-    if workers.txns || workers.promote {
+    if workers.txns || workers.promote || workers.relay {
         // Settings that can never work are told at once, not after the tries that a broker deserves.
         let refused = |error: ClientError| ConfigError::one(error.to_string(), "check the KAFKA_ settings");
         KafkaSettings::from_config(&settings.kafka)?.check().map_err(refused)?;
@@ -92,6 +94,12 @@ pub fn start(process: &Process, workers: Workers) -> Result<JoinSet<Result<()>>>
     }
     if workers.poster && settings.sheets.post {
         shared.spawn(&mut loops, "poster", Shared::post);
+    }
+    if workers.relay && settings.relay.on {
+        shared.spawn(&mut loops, "relay", Shared::relay);
+    } else if workers.relay {
+        tracing::warn!("KYLO_RELAY=0: this process publishes no events; they wait in their outboxes");
+        process.board.set(&check_name("relay"), Check::ok("switched off by KYLO_RELAY=0"));
     }
     Ok(loops)
 }
@@ -179,6 +187,18 @@ impl Shared {
             known.clone_from(&now.assigned);
             parts.assigned.lock().unwrap_or_else(PoisonError::into_inner).insert(now.topic, now.assigned);
         }
+    }
+
+    async fn relay(self) -> Result<()> {
+        let parts = &self.process;
+        let relay = relay::build(&parts.settings, &parts.sources, &parts.metrics, parts.id)?;
+        let observe = |status: &RelayStatus| {
+            parts.board.set(&check_name("relay"), relay::check(status));
+            parts.board.tick("relay", relay::SILENCE);
+        };
+        relay.run(parts.stop.clone(), observe).await;
+        parts.board.forget("relay");
+        Ok(())
     }
 
     async fn post(self) -> Result<()> {

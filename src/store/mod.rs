@@ -5,4 +5,5 @@ pub mod company;
 pub mod control;
 pub mod error;
 pub mod migrate;
+pub mod outbox;
 pub mod pools;

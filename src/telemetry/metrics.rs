@@ -70,11 +70,43 @@ const UNPOSTED: Metric =
     gauge("kylo_oldest_unposted_seconds", &[], "Age of the oldest change of a posting company that its tabs do not show yet; 0 = none");
 const DOUBT: Metric = gauge("kylo_in_doubt_posts", &[], "Posts whose outcome is not known yet");
 const TROUBLE: Metric = gauge("kylo_company_trouble", &["state"], "Companies that cannot be served now, by state: down, parked");
+const RELAYED: Metric = counter(
+    "kylo_relay_events_total",
+    &["outcome"],
+    "Events of outboxes, by outcome: published (acknowledged by the broker), refused (one attempt), given_up (a dead letter)",
+);
+const RELAY_OUTBOXES: Metric = gauge(
+    "kylo_relay_outboxes",
+    &["state"],
+    "Outboxes that this process knows, by state: held (it works on them), waiting, stopped (both held and not moving), elsewhere (another relay's)",
+);
+const RELAY_OLDEST: Metric =
+    gauge("kylo_relay_oldest_seconds", &[], "Age of the oldest event that waited for the relay when it last looked; 0 = none waits");
 const RESTARTS: Metric = counter("kylo_loop_restarts_total", &["loop"], "Times a worker loop was restarted after a panic or an error of ours");
 
 /// All of them, in the order of `docs/metrics.md`.
-pub const METRICS: [Metric; 17] =
-    [BUILD, MODE, MESSAGES, TOLERATED, BATCHES, ROWS, LAG, STOPPED, POSTS, CALLS, BUDGET, LETTERS, HELD, UNPOSTED, DOUBT, TROUBLE, RESTARTS];
+pub const METRICS: [Metric; 20] = [
+    BUILD,
+    MODE,
+    MESSAGES,
+    TOLERATED,
+    BATCHES,
+    ROWS,
+    LAG,
+    STOPPED,
+    POSTS,
+    CALLS,
+    BUDGET,
+    LETTERS,
+    HELD,
+    UNPOSTED,
+    DOUBT,
+    TROUBLE,
+    RELAYED,
+    RELAY_OUTBOXES,
+    RELAY_OLDEST,
+    RESTARTS,
+];
 
 /// What the databases say about work that waits. Read every few seconds by one loop and shown as gauges.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -109,6 +141,9 @@ pub struct Metrics {
     unposted: IntGaugeVec,
     doubt: IntGaugeVec,
     trouble: IntGaugeVec,
+    relayed: IntCounterVec,
+    relay_outboxes: IntGaugeVec,
+    relay_oldest: GaugeVec,
     restarts: IntCounterVec,
 }
 
@@ -137,6 +172,9 @@ impl Metrics {
             unposted: int_gauge(&registry, &UNPOSTED)?,
             doubt: int_gauge(&registry, &DOUBT)?,
             trouble: int_gauge(&registry, &TROUBLE)?,
+            relayed: int_counter(&registry, &RELAYED)?,
+            relay_outboxes: int_gauge(&registry, &RELAY_OUTBOXES)?,
+            relay_oldest: register(&registry, GaugeVec::new(Opts::new(RELAY_OLDEST.name, RELAY_OLDEST.help), RELAY_OLDEST.labels)?)?,
             restarts: int_counter(&registry, &RESTARTS)?,
             registry,
         };
@@ -183,6 +221,19 @@ impl Metrics {
     /// A call to the Sheets API ended.
     pub fn sheets_call(&self, op: &str, outcome: &str) {
         self.calls.with_label_values(&[op, outcome]).inc();
+    }
+
+    /// `n` events of outboxes came out as `outcome`.
+    pub fn relayed(&self, outcome: &str, n: u64) {
+        self.relayed.with_label_values(&[outcome]).inc_by(n);
+    }
+
+    /// How many outboxes are in which state, and how old the oldest waiting event was.
+    pub fn relay_outboxes(&self, states: &[(&str, usize)], oldest_seconds: f64) {
+        for (state, n) in states {
+            self.relay_outboxes.with_label_values(&[state]).set(i64::try_from(*n).unwrap_or(i64::MAX));
+        }
+        self.relay_oldest.with_label_values(&[] as &[&str]).set(oldest_seconds);
     }
 
     /// A worker loop was restarted.
@@ -272,6 +323,8 @@ mod tests {
         metrics.post("confirmed", 1);
         metrics.sheets_call("apply", "ok");
         metrics.restarted("post");
+        metrics.relayed("published", 1);
+        metrics.relay_outboxes(&[("held", 1)], 0.0);
         let backlog = Backlog {
             dead_letters: vec![("not_json".to_owned(), 2)],
             trouble: vec![("down".to_owned(), 1)],

@@ -26,7 +26,7 @@ use super::database::{Database, variable};
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Everything in one process, without HTTP.
-pub const ALL: Workers = Workers { command: "run", txns: true, promote: true, poster: true, http: None };
+pub const ALL: Workers = Workers { command: "run", txns: true, promote: true, poster: true, relay: false, http: None };
 
 /// Whether the workers post.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl World {
 
     pub async fn make_topics(&self, partitions: i32) {
         let topic = |name: String, partitions| TopicSpec { name, partitions, retention_days: 90 };
-        let topics = [topic(self.topic_txns(), partitions), topic(self.topic_promote(), 2)];
+        let topics = [topic(self.topic_txns(), partitions), topic(self.topic_promote(), 2), topic(self.topic_events(), 2)];
         for report in ensure(&KafkaSettings::plaintext(&brokers()), &topics).await.unwrap() {
             assert_eq!(report.state, TopicState::Created, "{}", report.name);
         }
@@ -117,6 +117,10 @@ impl World {
 
     pub fn topic_promote(&self) -> String {
         format!("{}.promote", self.name)
+    }
+
+    pub fn topic_events(&self) -> String {
+        format!("{}.events", self.name)
     }
 
     pub fn group_txns(&self) -> String {
@@ -201,7 +205,7 @@ impl World {
             ("KAFKA_BROKERS", brokers()),
             ("KAFKA_TOPIC_TXNS", self.topic_txns()),
             ("KAFKA_TOPIC_PROMOTE", self.topic_promote()),
-            ("KAFKA_TOPIC_EVENTS", format!("{}.events", self.name)),
+            ("KAFKA_TOPIC_EVENTS", self.topic_events()),
             ("KAFKA_GROUP_TXNS", self.group_txns()),
             ("KAFKA_GROUP_PROMOTE", format!("{}-promote", self.name)),
             ("PG_DSN_RW", self.control.dsn.clone()),
@@ -276,7 +280,7 @@ impl World {
     pub async fn end(mut self) {
         self.stop().await;
         self.producer.flush(Duration::from_secs(5)).await.unwrap();
-        super::offsets::delete(&[&self.topic_txns(), &self.topic_promote()]).await;
+        super::offsets::delete(&[&self.topic_txns(), &self.topic_promote(), &self.topic_events()]).await;
     }
 
     fn assert_workers_live(&self) {

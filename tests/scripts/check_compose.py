@@ -5,6 +5,7 @@ separately where a client is installed. Prints one line per property and ends wi
 `N passed, N failed`.
 """
 
+import json
 import pathlib
 import re
 import sys
@@ -39,7 +40,7 @@ def only_known_keys_are_used():
 
 
 def the_promised_services_are_there():
-    assert {"redpanda", "console", "postgres"} <= set(SERVICES)
+    assert {"redpanda", "console", "postgres", "n8n"} <= set(SERVICES)
 
 
 def every_image_is_pinned():
@@ -63,6 +64,7 @@ def the_known_ports_are_published():
     assert ("127.0.0.1", "9092", "19092") in published("redpanda")
     assert ("127.0.0.1", "8080", "8080") in published("console")
     assert ("127.0.0.1", "5432", "5432") in published("postgres")
+    assert ("127.0.0.1", "5678", "5678") in published("n8n")
 
 
 def every_advertised_listener_listens():
@@ -94,7 +96,7 @@ def every_lasting_service_has_a_health_check():
 
 def dependents_wait_for_health():
     waiting = {name: service["depends_on"] for name, service in SERVICES.items() if "depends_on" in service}
-    assert {"console", "topics"} <= set(waiting)
+    assert {"console", "topics", "n8n"} <= set(waiting)
     for name, targets in waiting.items():
         for target, how in targets.items():
             assert how["condition"] == "service_healthy", (name, target, how)
@@ -109,9 +111,22 @@ def the_database_is_as_documented_and_not_open_to_all():
 
 def data_live_in_declared_volumes():
     declared = set(COMPOSE["volumes"])
-    for name in ("redpanda", "postgres"):
-        mounts = [mount.split(":")[0] for mount in SERVICES[name]["volumes"]]
+    for name in ("redpanda", "postgres", "n8n"):
+        mounts = [mount.split(":")[0] for mount in SERVICES[name]["volumes"] if not mount.startswith("./")]
         assert mounts and set(mounts) <= declared, (name, mounts)
+
+
+def folders_of_the_repository_are_mounted_read_only():
+    for name, service in SERVICES.items():
+        for mount in service.get("volumes", []):
+            if mount.startswith("./"):
+                folder, _, mode = mount.split(":")
+                assert mode == "ro" and (PATH.parent / folder).is_dir(), (name, mount)
+
+
+def n8n_is_the_version_that_the_tests_run():
+    pinned = json.loads((PATH.parent / "scripts/n8n/package.json").read_text(encoding="utf-8"))
+    assert SERVICES["n8n"]["image"] == f"n8nio/n8n:{pinned['dependencies']['n8n']}"
 
 
 def the_topics_have_their_partitions_and_retention():

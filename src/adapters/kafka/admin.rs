@@ -146,7 +146,18 @@ async fn compare(admin: &AdminClient<Context>, spec: &TopicSpec, partitions: i32
     if differences.is_empty() { TopicState::Ok { partitions } } else { TopicState::Drift { differences } }
 }
 
+/// The topic's limit of a batch of records, if the broker tells it.
+pub(super) async fn max_message_bytes(settings: &KafkaSettings, topic: &str) -> Result<Option<usize>, String> {
+    let admin = admin(settings).map_err(|error| error.to_string())?;
+    number(&admin, topic, "max.message.bytes").await
+}
+
 async fn retention_ms(admin: &AdminClient<Context>, topic: &str) -> Result<Option<i64>, String> {
+    number(admin, topic, "retention.ms").await
+}
+
+/// A topic's setting that is a number.
+async fn number<T: std::str::FromStr>(admin: &AdminClient<Context>, topic: &str, name: &str) -> Result<Option<T>, String> {
     let described = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options()).await;
     let resource = match described.map(|mut results| results.pop()) {
         Ok(Some(Ok(resource))) => resource,
@@ -154,7 +165,7 @@ async fn retention_ms(admin: &AdminClient<Context>, topic: &str) -> Result<Optio
         Ok(None) => return Ok(None),
         Err(error) => return Err(format!("its settings cannot be read: {error}")),
     };
-    Ok(resource.get("retention.ms").and_then(|entry| entry.value.as_ref()).and_then(|text| text.parse().ok()))
+    Ok(resource.get(name).and_then(|entry| entry.value.as_ref()).and_then(|text| text.parse().ok()))
 }
 
 /// All topics of the broker and their partition counts. Asks for all, because asking for one can make it.

@@ -5,11 +5,15 @@
 pub mod admin;
 pub mod client;
 pub mod consumer;
+pub mod events;
+pub mod examine;
 pub mod lag;
 pub mod mock;
-pub mod probe;
 pub mod producer;
+pub mod reader;
+pub mod snapshot;
 pub mod trouble;
 
 mod poll;
+mod probe;
 mod rotation;

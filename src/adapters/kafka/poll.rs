@@ -402,7 +402,7 @@ fn deliver(consumer: &Client, shared: &Shared, events: &mpsc::Sender<SourceEvent
 }
 
 /// A message of librdkafka's as one of ours.
-fn record(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Record {
+pub(super) fn record(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Record {
     let mut headers = BTreeMap::new();
     if let Some(found) = message.headers() {
         for header in found.iter() {

@@ -28,6 +28,7 @@ impl Report {
             .iter()
             .map(|s| [s.consumer_group.clone(), s.topic.clone(), s.partition.to_string(), s.in_a_row.to_string(), at(s.stopped_at)])
             .collect();
+        self.print_relay()?;
         section(["GROUP", "STOPPED TOPIC", "PARTITION", "DEAD LETTERS IN A ROW", "STOPPED AT"], &stopped)?;
         let letters: Vec<_> = self.dead_letters.iter().map(|count| [count.class.clone(), count.count.to_string()]).collect();
         section(["DEAD LETTERS", "OPEN"], &letters)
@@ -52,6 +53,26 @@ impl Report {
         output::table(["WORKER", "PROCESS", "VERSION", "MODE", "PARTITIONS", "HEARD"], &rows)?;
         let troubled = self.workers.iter().filter_map(|w| Some([w.command.clone(), format!("{}/{}", w.host, w.pid), w.trouble.clone()?]));
         section(["NOT READY", "PROCESS", "WHY"], &troubled.collect::<Vec<_>>())
+    }
+
+    fn print_relay(&self) -> std::io::Result<()> {
+        let rows: Vec<_> = self
+            .relay
+            .iter()
+            .map(|outbox| {
+                let state = if outbox.leased { outbox.state.clone() } else { "no relay".to_owned() };
+                [
+                    outbox.source.clone(),
+                    state,
+                    outbox.total_events_published.to_string(),
+                    at(outbox.last_publish_time),
+                    outbox.retrying.to_string(),
+                    outbox.given_up.to_string(),
+                    outbox.reason.clone().unwrap_or_else(|| "-".to_owned()),
+                ]
+            })
+            .collect();
+        section(["OUTBOX", "STATE", "PUBLISHED", "LAST", "RETRYING", "GIVEN UP", "WHY"], &rows)
     }
 
     fn print_companies(&self) -> std::io::Result<()> {

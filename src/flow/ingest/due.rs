@@ -1,4 +1,5 @@
-//! The signal to the posters that companies' tabs are due. A convenience: posters also look by themselves.
+//! The signal after a commit: to the posters that companies' tabs are due, and to the relay that there are events. A convenience: both also look
+//! by themselves.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ pub struct DueBell {
 #[derive(Debug, Default)]
 struct Waiting {
     companies: BTreeSet<String>,
+    events: bool,
     ringing: bool,
 }
 
@@ -23,11 +25,13 @@ impl DueBell {
         Self { control, waiting: Arc::default() }
     }
 
-    /// Rings soon, best effort. Needs a running tokio runtime.
+    /// Rings soon, best effort: for the events of a commit, and for the companies (perhaps none) whose tabs it made due. Needs a running tokio
+    /// runtime.
     pub fn ring<'a>(&self, companies: impl IntoIterator<Item = &'a str>) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.companies.extend(companies.into_iter().map(str::to_owned));
-        if !waiting.ringing && !waiting.companies.is_empty() {
+        waiting.events = true;
+        if !waiting.ringing {
             waiting.ringing = true;
             tokio::spawn(self.clone().drain());
         }
@@ -37,7 +41,7 @@ impl DueBell {
         loop {
             let companies: Vec<_> = {
                 let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                if waiting.companies.is_empty() {
+                if !std::mem::take(&mut waiting.events) {
                     waiting.ringing = false;
                     return;
                 }
@@ -46,7 +50,7 @@ impl DueBell {
             if let Err(error) = crate::store::control::due::signal(&self.control, &companies).await {
                 tracing::debug!(
                     error = crate::store::error::describe(&error),
-                    "could not signal that tabs are due; posters will see it by themselves"
+                    "could not signal what is new; posters and the relay will see it by themselves"
                 );
             }
         }

@@ -215,8 +215,11 @@ impl<'a> Fold<'a> {
     fn tell(&mut self, piece: &'a Piece<'a>, seq: i64, counts: &Counts) {
         let batch = &piece.work.batch;
         let (company_id, traceparent) = (piece.company(), piece.work.record.traceparent());
+        // Which message took this seq: `kylo audit` applies the messages again in the order that these events record.
+        let position = &piece.work.record.position;
         let payload = json!({
             "company_id": company_id, "batch_id": batch.batch_id.as_str(), "batch_signature": piece.hex, "seq": seq,
+            "topic": &*position.topic, "partition": position.partition, "offset": position.offset,
             "created_at": batch.created_at, "rows": piece.rows.len(), "bad": piece.n_bad, "new": counts.new, "equal": counts.equal + counts.collapsed,
             "stale": counts.stale, "corrected": counts.corrected + counts.unvoided, "voided": counts.voided,
             "matched": counts.matched, "pending": counts.pending,

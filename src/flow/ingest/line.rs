@@ -223,6 +223,8 @@ impl<'a> Line<'a> {
         self.content_seq = speaker.seq;
         self.signature = speaker.signature;
         self.txn_dirty = true;
+        // Its pending row follows, also a resolved one: what it says must not depend on which messages were applied together.
+        self.pending_dirty |= self.pending.is_some();
         self.triage(told, shown_changed, speaker)
     }
 

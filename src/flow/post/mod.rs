@@ -42,7 +42,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::domain::clock::Clock;
-use crate::domain::company::{Route, SpreadsheetId};
+use crate::domain::company::{Route, SELFTEST_COMPANY, SpreadsheetId};
 use crate::domain::ids::CompanyId;
 use crate::domain::tab::Role;
 use crate::faults::{CrashPoint, Faults};
@@ -188,7 +188,8 @@ impl Poster {
 
     /// Whether this company's tabs are posted at all.
     pub fn is_posted(&self, company: &CompanyId) -> bool {
-        self.options.gateway.is_some() && (self.options.canary.is_empty() || self.options.canary.contains(company))
+        let is_wanted = self.options.canary.is_empty() || self.options.canary.contains(company);
+        self.options.gateway.is_some() && is_wanted && company.as_str() != SELFTEST_COMPANY
     }
 
     /// One pass over all spreadsheets with work.

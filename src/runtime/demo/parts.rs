@@ -143,7 +143,7 @@ impl Parts {
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let settings = self.settings(post)?;
-        let workers = Workers { command: "demo", txns: true, promote: true, poster: true, http: None };
+        let workers = Workers { command: "demo", txns: true, promote: true, poster: true, relay: false, http: None };
         Ok(Running { stop, task: tokio::spawn(run_until(settings, workers, stopped)) })
     }
 

@@ -9,6 +9,7 @@ pub mod promotion;
 pub mod prune;
 pub mod rules;
 pub mod schema;
+pub mod selftest;
 pub mod state;
 pub mod status;
 pub mod transactions;

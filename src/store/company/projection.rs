@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::PgConnection;
 use sqlx::postgres::PgTransaction;
 use uuid::Uuid;
@@ -43,23 +43,21 @@ pub async fn freeze(tx: &mut PgTransaction<'_>) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// All open rows of a company.
-///
-/// # Errors
-/// The database's.
-pub async fn open_rows(connection: &mut PgConnection, company: &str) -> Result<Vec<OpenRow>, sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"SELECT p.txn_uid, p.occurred_on, p.description, p.amount_cents, p.answer, p.answer_input, p.seq,
-                  coalesce(t.content_seq, p.seq) AS "content_seq!"
-           FROM pending_txns p LEFT JOIN transactions t USING (company_id, txn_uid)
-           WHERE p.company_id = $1 AND p.status = 'open'"#,
-        company
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| OpenRow {
+/// An open row as the tables have it.
+pub(super) struct OpenRecord {
+    pub txn_uid: Uuid,
+    pub occurred_on: NaiveDate,
+    pub description: String,
+    pub amount_cents: i64,
+    pub answer: String,
+    pub answer_input: Option<String>,
+    pub seq: i64,
+    pub content_seq: i64,
+}
+
+impl From<OpenRecord> for OpenRow {
+    fn from(row: OpenRecord) -> Self {
+        Self {
             uid: TxnUid(row.txn_uid),
             occurred_on: row.occurred_on,
             description: row.description,
@@ -68,8 +66,26 @@ pub async fn open_rows(connection: &mut PgConnection, company: &str) -> Result<V
             answer_input: row.answer_input,
             seq: row.seq,
             content_seq: row.content_seq,
-        })
-        .collect())
+        }
+    }
+}
+
+/// All open rows of a company.
+///
+/// # Errors
+/// The database's.
+pub async fn open_rows(connection: &mut PgConnection, company: &str) -> Result<Vec<OpenRow>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        OpenRecord,
+        r#"SELECT p.txn_uid, p.occurred_on, p.description, p.amount_cents, p.answer, p.answer_input, p.seq,
+                  coalesce(t.content_seq, p.seq) AS "content_seq!"
+           FROM pending_txns p LEFT JOIN transactions t USING (company_id, txn_uid)
+           WHERE p.company_id = $1 AND p.status = 'open'"#,
+        company
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(OpenRow::from).collect())
 }
 
 /// Which of these transactions are known and no longer open (resolved, matched or void), with their descriptions.

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::projection::OpenRecord;
 use super::transactions::Columns;
 use crate::domain::ids::TxnUid;
 use crate::domain::rules::{Rule, RuleSet};
@@ -31,7 +32,8 @@ pub async fn is_known(conn: &mut PgConnection, company: &str, request_key: &str)
 /// # Errors
 /// The database's.
 pub async fn open_rows(conn: &mut PgConnection, company: &str, uids: &[Uuid]) -> Result<Vec<OpenRow>, sqlx::Error> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        OpenRecord,
         r#"SELECT p.txn_uid, p.occurred_on, p.description, p.amount_cents, p.answer, p.answer_input, p.seq, t.content_seq
            FROM UNNEST($2::uuid[]) AS k (txn_uid)
            JOIN pending_txns p ON p.company_id = $1 AND p.txn_uid = k.txn_uid
@@ -42,19 +44,7 @@ pub async fn open_rows(conn: &mut PgConnection, company: &str, uids: &[Uuid]) ->
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| OpenRow {
-            uid: TxnUid(row.txn_uid),
-            occurred_on: row.occurred_on,
-            description: row.description,
-            amount_cents: row.amount_cents,
-            answer: row.answer,
-            answer_input: row.answer_input,
-            seq: row.seq,
-            content_seq: row.content_seq,
-        })
-        .collect())
+    Ok(rows.into_iter().map(OpenRow::from).collect())
 }
 
 /// A rule proposed and approved by SQL.

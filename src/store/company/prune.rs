@@ -5,14 +5,14 @@
 
 use sqlx::PgConnection;
 
-/// Events published 30 days ago.
+/// Events published 90 days ago: as long as the topics keep what they are about, because they are the record of its order.
 ///
 /// # Errors
 /// The company database's.
 pub async fn events(conn: &mut PgConnection, limit: i64) -> Result<u64, sqlx::Error> {
     let done = sqlx::query!(
         "DELETE FROM outbox_events WHERE seq IN (
-             SELECT seq FROM outbox_events WHERE published_at < now() - interval '30 days' ORDER BY seq LIMIT $1 FOR UPDATE SKIP LOCKED)",
+             SELECT seq FROM outbox_events WHERE published_at < now() - interval '90 days' ORDER BY seq LIMIT $1 FOR UPDATE SKIP LOCKED)",
         limit
     )
     .execute(conn)

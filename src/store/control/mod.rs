@@ -6,6 +6,7 @@ use std::time::Duration;
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub mod admin;
+pub mod backfills;
 pub mod budget;
 pub mod company_config;
 pub mod dead_letters;
@@ -15,6 +16,7 @@ pub mod intents;
 pub mod poison;
 pub mod posts;
 pub mod prune;
+pub mod relay;
 pub mod spreadsheets;
 pub mod status;
 pub mod tabs;

