@@ -114,7 +114,7 @@ pub async fn run(args: Args, settings: &Settings) -> anyhow::Result<Outcome> {
             let control = control(settings).await?;
             let routes = routes(&control, args.company.as_deref()).await?;
             let report = compare(tools::poster(settings, &control)?.as_ref(), &routes).await;
-            finish(report, args.json)
+            finish(&report, args.json)
         }
         Command::Repair(args) => repair(&args, settings).await,
     }
@@ -142,7 +142,7 @@ async fn repair(args: &RepairArgs, settings: &Settings) -> anyhow::Result<Outcom
             output::note("`kylo sheets repair --headers` puts headers back");
         }
     }
-    finish(report, args.json)
+    finish(&report, args.json)
 }
 
 /// The companies asked for; those that cannot be served with the reason.
@@ -214,9 +214,9 @@ fn tab(route: &Route, preview: &Preview) -> Tab {
     }
 }
 
-fn finish(report: Report, json: bool) -> anyhow::Result<Outcome> {
+fn finish(report: &Report, json: bool) -> anyhow::Result<Outcome> {
     if json {
-        output::json(&report)?;
+        output::json(report)?;
     } else {
         let rows: Vec<_> = report.tabs.iter().map(row).collect();
         output::table(["COMPANY", "TAB", "STATE", "APPEND", "CHANGE", "REMOVE", "DETAIL"], &rows)?;

@@ -83,7 +83,7 @@ impl Broker {
                 panic!("the broker did not start: {status}");
             }
             assert!(began.elapsed() < READY, "{}", std::fs::read_to_string(folder.join("log")).unwrap_or_default());
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::park_timeout(Duration::from_millis(20));
         }
         let broker = Self { ports, certificates, relay, _script: Mutex::new(child) };
         broker.grant();

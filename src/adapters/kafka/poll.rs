@@ -331,7 +331,7 @@ fn retire(client: Arc<Client>) {
         // Whoever drops the last reference closes it: not the engine, which may be storing an offset at this moment.
         while let Err(still_used) = Arc::try_unwrap(client) {
             client = still_used;
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::park_timeout(Duration::from_millis(5));
         }
     });
 }

@@ -10,8 +10,8 @@ use sqlx::{Connection, PgConnection, PgPool};
 use super::{Check, Fault};
 use crate::cli::company::check_one;
 use crate::cli::connect::{company_pools, control_unchecked};
-use crate::config::Settings;
 use crate::config::secret::masked_dsn;
+use crate::config::{Secret, Settings};
 use crate::domain::company::{self, Route};
 use crate::domain::ids::CompanyId;
 use crate::store::control::company_config;
@@ -70,7 +70,7 @@ pub async fn look(settings: &Settings, only: Option<&CompanyId>) -> Databases {
 
 async fn control(settings: &Settings, checks: &mut Vec<Check>) -> Option<PgPool> {
     let name = "control database";
-    let dsn = match settings.control().and_then(|secret| secret.current()) {
+    let dsn = match settings.control().and_then(Secret::current) {
         Ok(dsn) => dsn,
         Err(error) => {
             let (what, fix) = error.0.into_iter().next().map(|problem| (problem.message, problem.hint)).unwrap_or_default();
