@@ -12,7 +12,7 @@
 //! | `project` | Postgres in one snapshot per company, the plan, answers stored |
 //! | `send`    | intent, one atomic batch, the answer checked by planning again on what it shows, ledger |
 //!
-//! `rounds` repeats these steps until nothing is left, `run` is the loop around them.
+//! `rounds` repeats these steps until nothing is left, `run` is the loop around them; `mend` makes a pass on a person's request.
 //!
 //! A batch carries as many companies as fit 2 MB, those that have waited longest first; what does not fit, and what the answer shows as
 //! damaged by people's edits, goes into the next round at once.
@@ -21,6 +21,7 @@
 //! list; a batch sent without its intent; a verdict about an unknown outcome from anything but the fence.
 
 mod lease;
+mod mend;
 mod project;
 mod read;
 mod round;
@@ -51,6 +52,7 @@ use crate::store::control::spreadsheets::{self, SpreadsheetRow};
 use crate::store::error::{Fault, classify, describe};
 use crate::store::pools::Pools;
 
+pub use mend::{CallFault, Mend, Owner};
 pub use project::{Preview, PreviewError};
 pub use read::{PendingRead, ReadError};
 pub use round::PostRound;
@@ -169,6 +171,8 @@ struct Session<'a> {
     todo: Vec<CompanyWork>,
     /// Titles may have changed: ask for the directory before reading.
     distrust_titles: bool,
+    /// What a person has asked for on top.
+    mend: Mend,
     round: PostRound,
 }
 
@@ -195,14 +199,15 @@ impl Poster {
     pub async fn post_once(&self) -> Result<PostRound, sqlx::Error> {
         let Some(gateway) = self.options.gateway.clone() else { return Ok(PostRound::default()) };
         let (work, mut round) = self.find_work().await?;
-        let mut passes = futures::stream::iter(work).map(|work| self.post_spreadsheet(Arc::clone(&gateway), work)).buffer_unordered(AT_ONCE);
+        let mut passes =
+            futures::stream::iter(work).map(|work| self.post_spreadsheet(Arc::clone(&gateway), work, Mend::default())).buffer_unordered(AT_ONCE);
         while let Some(pass) = passes.next().await {
             round.merge(&pass?);
         }
         Ok(round)
     }
 
-    async fn post_spreadsheet(&self, gateway: Arc<dyn SheetGateway>, work: Work) -> Result<PostRound, sqlx::Error> {
+    async fn post_spreadsheet(&self, gateway: Arc<dyn SheetGateway>, work: Work, mend: Mend) -> Result<PostRound, sqlx::Error> {
         let control = &self.options.control;
         let id = work.spreadsheet.as_str();
         let Some(row) = spreadsheets::lease(control, id, self.options.holder).await? else {
@@ -218,6 +223,7 @@ impl Poster {
             row,
             todo: work.companies.clone(),
             distrust_titles: false,
+            mend,
             round: PostRound::default(),
         };
         let ended = session.rounds().await;

@@ -113,7 +113,7 @@ impl Session<'_> {
             self.round.again = true;
             return Ok(Step::Done);
         }
-        let must_send = settled.is_lingering || settled.is_restored;
+        let must_send = settled.is_lingering || settled.is_restored || self.mend.take_over;
         if !must_send && plans.iter().all(project::CompanyPlan::is_empty) {
             return self.record_equal(plans).await;
         }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{AT_ONCE, PostRound, Poster};
+use super::{AT_ONCE, Mend, PostRound, Poster};
 use crate::domain::company::SpreadsheetId;
 use crate::ports::SheetGateway;
 use crate::store::control::due;
@@ -121,7 +121,7 @@ impl Poster {
                 // Never closed, so there is always a slot to wait for.
                 let _slot = slots.acquire().await;
                 let spreadsheet = work.spreadsheet.clone();
-                (spreadsheet, poster.post_spreadsheet(gateway, work).await)
+                (spreadsheet, poster.post_spreadsheet(gateway, work, Mend::default()).await)
             });
         }
         Ok(round)

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::project::{CompanyPlan, DATABASE_WITHIN, bounded, fresh_sheet_id};
 use super::read::Look;
 use super::{Halt, Session, Step};
+use crate::domain::company::CONTROL_TAB;
 use crate::domain::fence::{self, Epoch, Frame, Mark, Verdict};
 use crate::domain::ids::TxnUid;
 use crate::domain::plan::{self, Answer, Budget, Found, TypedCells};
@@ -31,6 +32,8 @@ struct Post {
     intent_id: Uuid,
     generation: i64,
     new_epoch: bool,
+    /// The `_kylo` it writes into.
+    control_tab: (i32, String),
     tabs: Vec<IntentTab>,
     typed: TypedByCompany,
     batch: Batch,
@@ -70,7 +73,16 @@ impl Session<'_> {
         let metadata = &look.observed.metadata;
         let intent_id = (self.options.ids)();
         let generation = fence::highest(metadata) + 1;
-        let epoch = fence::epoch(look.control(), metadata, self.row.confirmed_generation, fresh_sheet_id(self.options));
+        let fresh_id = fresh_sheet_id(self.options);
+        let epoch = match look.control() {
+            // Whatever the other environment has under way is refused from here on.
+            Some(control) if self.mend.take_over => Epoch::Replace { old: control.sheet_id, new: fresh_id },
+            control => fence::epoch(control, metadata, self.row.confirmed_generation, fresh_id),
+        };
+        let control_tab = match (epoch, look.control()) {
+            (Epoch::Keep { sheet_id }, Some(control)) => (sheet_id, control.title.clone()),
+            (Epoch::Keep { sheet_id } | Epoch::Make { sheet_id } | Epoch::Replace { new: sheet_id, .. }, _) => (sheet_id, CONTROL_TAB.to_owned()),
+        };
         let spreadsheet = self.spreadsheet.to_string();
         let mark = Mark { intent: intent_id, spreadsheet, environment: self.options.environment.clone() };
         let frame = Frame { mark, generation, epoch, at: self.options.clock.now(), metadata };
@@ -79,6 +91,7 @@ impl Session<'_> {
             intent_id,
             generation,
             new_epoch: is_restored || matches!(epoch, Epoch::Replace { .. }),
+            control_tab,
             tabs: Vec::new(),
             typed: BTreeMap::new(),
             batch: Batch { requests: Vec::new(), echo: Vec::new() },
@@ -86,7 +99,7 @@ impl Session<'_> {
         for plan in plans {
             for tab in &plan.tabs {
                 post.tabs.push(self.intent_tab(plan, tab, intent_id));
-                if tab.plan.role == Role::Pending {
+                if tab.plan.role == Role::Pending && !tab.plan.mends_header {
                     post.typed.insert(plan.route.company.to_string(), tab.plan.typed.clone());
                 }
                 if !tab.plan.is_empty() {
@@ -143,7 +156,7 @@ impl Session<'_> {
         let mut typed = post.typed.clone();
         let mut damaged = Vec::new();
         for plan in &plans {
-            for tab in plan.tabs.iter().filter(|tab| !tab.plan.is_empty()) {
+            for tab in plan.tabs.iter().filter(|tab| !tab.plan.is_empty() && !tab.plan.mends_header) {
                 let mut healthy = verify(plan, &tab.plan, applied, &mut typed);
                 let early = early_ticks(plan, &tab.plan, &typed);
                 if !early.is_empty() {
@@ -169,11 +182,14 @@ impl Session<'_> {
             typed: Some(&typed),
             stay_due: false,
             new_epoch: post.new_epoch,
+            control_tab: Some((post.control_tab.0, &post.control_tab.1)),
             at: self.options.clock.now(),
         };
         posts::confirm(&self.options.control, &landed).await?;
         self.row.confirmed_generation = post.generation;
+        (self.row.control_sheet_id, self.row.control_title) = (Some(post.control_tab.0), Some(post.control_tab.1.clone()));
         self.distrust_titles = false;
+        self.mend.take_over = false;
         self.round.posted += 1;
         let n_rows: usize = tabs.iter().map(|tab| tab.row_count).sum();
         info!(spreadsheet = %self.spreadsheet, intent = %post.intent_id, generation = post.generation, tabs = tabs.len(), rows = n_rows, "posted");

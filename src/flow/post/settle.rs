@@ -64,6 +64,7 @@ impl Session<'_> {
             typed: intent.typed.as_deref(),
             stay_due: true,
             new_epoch: false,
+            control_tab: None,
             at: self.options.clock.now(),
         };
         posts::confirm(&self.options.control, &landed).await?;

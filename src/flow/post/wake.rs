@@ -189,7 +189,7 @@ fn is_due(bindings: &[TabRow], route: &Route, role: Role, state: &StateRow) -> b
 }
 
 /// Changes with every UPDATE of a row of `company_config` that names the spreadsheet.
-fn config_version(routes: &[Arc<Route>]) -> String {
+pub(super) fn config_version(routes: &[Arc<Route>]) -> String {
     let mut hash = Sha256::new();
     for route in routes {
         hash.update(format!("{}:{}:{};", route.company.as_str().len(), route.company, route.version));

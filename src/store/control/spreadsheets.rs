@@ -24,6 +24,9 @@ pub struct SpreadsheetRow {
     pub retry_at: Option<DateTime<Utc>>,
     pub config_version: Option<String>,
     pub swept_at: Option<DateTime<Utc>>,
+    /// Kylo's own tab as of our last post.
+    pub control_sheet_id: Option<i32>,
+    pub control_title: Option<String>,
 }
 
 /// All spreadsheets ever worked on.
@@ -34,7 +37,8 @@ pub async fn all(pool: &PgPool) -> Result<Vec<SpreadsheetRow>, sqlx::Error> {
     within(PATIENCE, async {
         sqlx::query_as!(
             SpreadsheetRow,
-            "SELECT spreadsheet_id, confirmed_generation, state, reason, failures, retry_at, config_version, swept_at FROM control.spreadsheets"
+            "SELECT spreadsheet_id, confirmed_generation, state, reason, failures, retry_at, config_version, swept_at, control_sheet_id, control_title
+             FROM control.spreadsheets"
         )
         .fetch_all(pool)
         .await
@@ -54,13 +58,27 @@ pub async fn lease(pool: &PgPool, spreadsheet: &str, holder: Uuid) -> Result<Opt
            VALUES ($1, $2, now() + make_interval(secs => $3))
            ON CONFLICT (spreadsheet_id) DO UPDATE SET lease_holder = $2, leased_until = now() + make_interval(secs => $3), updated_at = now()
            WHERE s.leased_until IS NULL OR s.leased_until < now() OR s.lease_holder = $2
-           RETURNING spreadsheet_id, confirmed_generation, state, reason, failures, retry_at, config_version, swept_at"#,
+           RETURNING spreadsheet_id, confirmed_generation, state, reason, failures, retry_at, config_version, swept_at, control_sheet_id, control_title"#,
             spreadsheet,
             holder,
             LEASE_SECS
         )
         .fetch_optional(pool)
         .await
+    })
+    .await
+}
+
+/// Sheet id and title of Kylo's own tab as of our last post of the spreadsheet.
+///
+/// # Errors
+/// The database's.
+pub async fn control_tab(pool: &PgPool, spreadsheet: &str) -> Result<Option<(i32, String)>, sqlx::Error> {
+    within(PATIENCE, async {
+        let row = sqlx::query!("SELECT control_sheet_id, control_title FROM control.spreadsheets WHERE spreadsheet_id = $1", spreadsheet)
+            .fetch_optional(pool)
+            .await?;
+        Ok(row.and_then(|row| Some((row.control_sheet_id?, row.control_title?))))
     })
     .await
 }
