@@ -19,7 +19,7 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("faults", &[]),
     ("config", &["config", "domain"]),
     ("telemetry", &["telemetry", "config", "domain"]),
-    ("store", &["store", "domain", "flow::work"]),
+    ("store", &["store", "domain", "flow::work", "faults"]),
     ("flow", &["flow", "domain", "ports", "store", "faults"]),
     ("adapters", &["adapters", "domain", "ports", "config", "telemetry", "flow::work", "flow::source", "store::control::budget", "store::error"]),
     ("runtime", &["runtime", "adapters", "flow", "store", "telemetry", "config", "domain", "ports", "faults"]),
