@@ -204,16 +204,15 @@ impl Session<'_> {
 
     /// Nothing differs: the tabs show what Postgres says up to here.
     pub(super) async fn record_equal(&mut self, plans: Vec<CompanyPlan>) -> Result<Step, Halt> {
-        // Who was frozen since the read would put an older state in the place of a newer one.
-        if !spreadsheets::renew(&self.options.control, self.spreadsheet.as_str(), self.options.holder).await? {
+        if !within(PATIENCE, self.bind_equal(&plans)).await? {
             return Err(Halt::LeaseLost);
         }
-        within(PATIENCE, self.bind_equal(&plans)).await?;
         self.round.unchanged += 1;
         self.finish(&plans, &[]).await
     }
 
-    async fn bind_equal(&self, plans: &[CompanyPlan]) -> Result<(), sqlx::Error> {
+    /// False = the lease has passed on: who was frozen since the read would put an older state in the place of a newer one.
+    async fn bind_equal(&self, plans: &[CompanyPlan]) -> Result<bool, sqlx::Error> {
         let mut tx = self.options.control.begin().await?;
         for plan in plans {
             for tab in &plan.tabs {
@@ -223,7 +222,11 @@ impl Session<'_> {
                 }
             }
         }
-        tx.commit().await
+        let is_ours = spreadsheets::renew(&mut *tx, self.spreadsheet.as_str(), self.options.holder).await?;
+        if is_ours {
+            tx.commit().await?;
+        }
+        Ok(is_ours)
     }
 
     /// Takes what is done off the list: everything of these plans but the tabs named in `unfinished`, which stay due.

@@ -97,6 +97,7 @@ impl Session<'_> {
             return Ok(Step::Done);
         }
         let look = self.look().await?;
+        self.options.faults.reached(CrashPoint::PostLooked).await;
         let settled = self.settle(&look.observed.metadata).await?;
         if settled.landed > 0 {
             // Bindings and what is due have changed.

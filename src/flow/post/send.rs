@@ -15,9 +15,9 @@ use crate::domain::company::CONTROL_TAB;
 use crate::domain::fence::{self, Epoch, Frame, Mark, Verdict};
 use crate::domain::ids::TxnUid;
 use crate::domain::plan::{self, Answer, Budget, Found, TypedCells};
-use crate::domain::sheet::{Applied, Batch, EchoRange};
+use crate::domain::sheet::{Applied, Batch, EchoRange, Request};
 use crate::domain::tab::{Approved, EARLY_TICK, Role};
-use crate::faults::CrashPoint;
+use crate::faults::{Bug, CrashPoint, planted};
 use crate::ports::CallError;
 use crate::store::company::projection;
 use crate::store::control::PATIENCE;
@@ -39,11 +39,42 @@ struct Post {
     batch: Batch,
 }
 
+impl Post {
+    /// See [`Bug::RetriedBlindly`].
+    fn advance_fence(&mut self) {
+        for request in &mut self.batch.requests {
+            if let Request::CreateMetadata { id, .. } = request {
+                *id += 1;
+            }
+        }
+    }
+}
+
+/// A frame that does not protect, if a bug is planted.
+fn sabotaged(frame: &Frame<'_>) -> Option<Vec<Request>> {
+    match frame.epoch {
+        _ if planted(Bug::NoFence) => {
+            let cleared = Request::DeleteMetadata { id: fence::id(frame.generation)? };
+            Some(std::iter::once(cleared).chain(frame.requests()?).collect())
+        }
+        Epoch::Keep { .. } if planted(Bug::EpochNotChecked) => frame.requests().map(|requests| requests.into_iter().take(1).collect()),
+        Epoch::Replace { old, .. } if planted(Bug::PrunedInTheSameEpoch) => {
+            let deleted = frame.requests()?.into_iter().filter(|request| matches!(request, Request::DeleteMetadata { .. }));
+            let kept = Frame { epoch: Epoch::Keep { sheet_id: old }, ..frame.clone() }.requests()?;
+            Some(kept.into_iter().chain(deleted).collect())
+        }
+        _ => None,
+    }
+}
+
 impl Session<'_> {
     /// Sends what was planned, with the next fence, and records what came of it.
     pub(super) async fn send(&mut self, look: &Look, plans: Vec<CompanyPlan>, is_restored: bool) -> Result<Step, Halt> {
-        let post = self.prepare(look, &plans, is_restored)?;
-        self.write_intent(&post).await?;
+        let generation = self.next_generation(look).await?;
+        let mut post = self.prepare(look, &plans, generation, is_restored)?;
+        if !self.write_intent(&post).await? {
+            return Err(Halt::LeaseLost);
+        }
         self.options.faults.reached(CrashPoint::PostPlanned).await;
         let control = &self.options.control;
         let is_ours = spreadsheets::renew(control, self.spreadsheet.as_str(), self.options.holder).await?;
@@ -51,10 +82,20 @@ impl Session<'_> {
             intents::abandon(control, post.intent_id).await?;
             return Err(Halt::LeaseLost);
         }
-        self.options.faults.reached(CrashPoint::PostSending).await;
-        let answer = self.gateway.apply(self.spreadsheet, &post.batch).await;
-        self.options.faults.reached(CrashPoint::PostAnswerRead).await;
+        let points = if post.new_epoch {
+            [CrashPoint::EpochChanging, CrashPoint::EpochChanged]
+        } else {
+            [CrashPoint::PostSending, CrashPoint::PostAnswerRead]
+        };
+        self.options.faults.reached(points[0]).await;
+        let mut answer = self.gateway.apply(self.spreadsheet, &post.batch).await;
+        self.options.faults.reached(points[1]).await;
+        if matches!(answer, Err(CallError::Unknown(_))) && planted(Bug::RetriedBlindly) {
+            post.advance_fence();
+            answer = self.gateway.apply(self.spreadsheet, &post.batch).await;
+        }
         match answer {
+            Err(CallError::Unknown(_)) if planted(Bug::DoubtTakenForLanded) => self.landed(&post, plans, &Applied::default()).await,
             Ok(applied) => self.landed(&post, plans, &applied).await,
             Err(CallError::Refused(reason)) => self.refused(&post, reason).await,
             Err(CallError::Unknown(reason)) => {
@@ -69,10 +110,22 @@ impl Session<'_> {
         }
     }
 
-    fn prepare(&self, look: &Look, plans: &[CompanyPlan], is_restored: bool) -> Result<Post, Halt> {
+    /// The one after the highest in the spreadsheet, whatever Postgres remembers: also after an unknown outcome, so that at most one lands.
+    async fn next_generation(&self, look: &Look) -> Result<i64, Halt> {
+        let highest = fence::highest(&look.observed.metadata);
+        if planted(Bug::FenceNotAdvanced) {
+            return Ok(highest.max(1));
+        }
+        if planted(Bug::FenceIdSkipped) {
+            let open = intents::open(&self.options.control, self.spreadsheet.as_str()).await?;
+            return Ok(open.iter().map(|intent| intent.generation).max().unwrap_or(highest).max(highest) + 1);
+        }
+        Ok(highest + 1)
+    }
+
+    fn prepare(&self, look: &Look, plans: &[CompanyPlan], generation: i64, is_restored: bool) -> Result<Post, Halt> {
         let metadata = &look.observed.metadata;
         let intent_id = (self.options.ids)();
-        let generation = fence::highest(metadata) + 1;
         let fresh_id = fresh_sheet_id(self.options);
         let epoch = match look.control() {
             // Whatever the other environment has under way is refused from here on.
@@ -86,7 +139,8 @@ impl Session<'_> {
         let spreadsheet = self.spreadsheet.to_string();
         let mark = Mark { intent: intent_id, spreadsheet, environment: self.options.environment.clone() };
         let frame = Frame { mark, generation, epoch, at: self.options.clock.now(), metadata };
-        let mut requests = frame.requests().ok_or_else(|| Halt::Parked("the fence has used up its generations: use a new spreadsheet".to_owned()))?;
+        let used_up = || Halt::Parked("the fence has used up its generations: use a new spreadsheet".to_owned());
+        let mut requests = sabotaged(&frame).or_else(|| frame.requests()).ok_or_else(used_up)?;
         let mut post = Post {
             intent_id,
             generation,
@@ -127,8 +181,9 @@ impl Session<'_> {
         }
     }
 
-    /// The intent, and what people had typed when it was planned, in one transaction.
-    async fn write_intent(&self, post: &Post) -> Result<(), Halt> {
+    /// The intent, and what people had typed when it was planned, in one transaction. False = the lease has passed on: who was frozen since the read
+    /// would put what people typed then in the place of what they have typed since.
+    async fn write_intent(&self, post: &Post) -> Result<bool, Halt> {
         let intent = NewIntent {
             intent_id: post.intent_id,
             spreadsheet_id: self.spreadsheet.as_str(),
@@ -141,11 +196,14 @@ impl Session<'_> {
         within(PATIENCE, async {
             let mut tx = self.options.control.begin().await?;
             intents::insert(&mut tx, &intent).await?;
-            for (company, typed) in &post.typed {
+            for (company, typed) in post.typed.iter().filter(|_| !planted(Bug::TypedForgotten)) {
                 tabs::set_typed(&mut tx, company, Role::Pending.as_str(), typed).await?;
             }
-            tx.commit().await?;
-            Ok(())
+            let is_ours = spreadsheets::renew(&mut *tx, self.spreadsheet.as_str(), self.options.holder).await?;
+            if is_ours {
+                tx.commit().await?;
+            }
+            Ok(is_ours)
         })
         .await
     }
@@ -166,7 +224,7 @@ impl Session<'_> {
                 if !healthy {
                     self.answer_ticks(plan, &lost_ticks(plan, &tab.plan, &typed)).await;
                 }
-                if !healthy && tab.plan.complete {
+                if !healthy && tab.plan.complete && !planted(Bug::AnswerNotCompared) {
                     damaged.push(tab.plan.sheet_id);
                 }
             }
@@ -179,7 +237,7 @@ impl Session<'_> {
             spreadsheet_id: self.spreadsheet.as_str(),
             generation: post.generation,
             tabs: &tabs,
-            typed: Some(&typed),
+            typed: Some(&typed).filter(|_| !planted(Bug::TypedForgotten)),
             stay_due: false,
             new_epoch: post.new_epoch,
             control_tab: Some((post.control_tab.0, &post.control_tab.1)),
