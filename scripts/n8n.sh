@@ -107,6 +107,12 @@ port_of() { # NAME OFFSET
   echo "$port"
 }
 
+await_free_port() {
+  local end=$((SECONDS + 10)) port
+  port=$(cat "$HERE/port" 2>/dev/null || true)
+  while [ -n "$port" ] && port_taken "$port" && [ "$SECONDS" -lt "$end" ]; do sleep 0.1; done
+}
+
 # n8n with its settings: `n8n_run BROKER_PORT ARGUMENTS...`. Nothing of the caller's environment gets in but the path.
 # With pruning on, n8n would keep what it does not save (bank rows) in its database until the next pruning; with it
 # off, a run is deleted when it ends.
@@ -140,10 +146,10 @@ write_files() {
   local node=$1 token=${N8N_WEBHOOK_TOKEN:-}
   [ -z "${N8N_WEBHOOK_TOKEN_FILE:-}" ] || token=$(cat "$N8N_WEBHOOK_TOKEN_FILE")
   rm -rf "$HERE/import"
-  mkdir -p "$HERE/import"
+  mkdir -p "$HERE/import/workflows"
   ROLE=$ROLE ROLE_PASSWORD=$(cat "$HERE/role_password") KAFKA_NODE=$node WEBHOOK_TOKEN=$token \
     "$NODE" "$ROOT/scripts/n8n/files.mjs" "$HERE/import"
-  cat "$HERE"/import/*.json | sha256sum
+  cat "$HERE"/import/*.json "$HERE"/import/workflows/*.json | sha256sum
 }
 
 import_files() {
@@ -151,8 +157,8 @@ import_files() {
   : >"$HERE/import.log"
   # Credentials first: a workflow finds them by name when it is imported.
   tell import:credentials --input="$HERE/import/credentials.json"
-  for file in "$HERE"/import/n8n_*.json; do
-    tell import:workflow --input="$file"
+  tell import:workflow --separate --input="$HERE/import/workflows"
+  for file in "$HERE"/import/workflows/*.json; do
     id=$("$NODE" -p 'JSON.parse(fs.readFileSync(process.argv[1])).id' "$file")
     tell publish:workflow --id="$id"
   done
@@ -192,6 +198,8 @@ up() {
     return
   fi
   down
+  # A process loses its name before its sockets: the port it had is free a moment later.
+  await_free_port
   port_of port 300 >/dev/null
   port_of runner_port 310 >/dev/null
   if [ "$(cat "$HERE/imported" 2>/dev/null || true)" != "$wanted" ]; then
