@@ -166,14 +166,14 @@ import_files() {
 
 status_of() { curl -s -o /dev/null -w '%{http_code}' --max-time 20 -X POST -H 'Content-Type: application/json' -d '{}' "$1" || true; }
 
-# A webhook answers 404 until its workflow is alive; {} is refused by both workflows and publishes nothing.
+# Until its workflow is alive a webhook answers 404, and before that a 200 that says n8n is starting. Both workflows
+# refuse {}, or its sender, and publish nothing.
 await_webhooks() {
   local end=$((SECONDS + START_SECONDS)) url=$1 hook
   for hook in txns.ingest rules.promote; do
     while true; do
       case $(status_of "$url/webhook/$hook") in
-        000 | 404 | 5??) ;;
-        *) break ;;
+        400 | 403) break ;;
       esac
       n8n_running || die "n8n ended while starting; its last words: $(tail -n 5 "$HERE/log" | tr '\n' ' ') - the whole log is $HERE/log"
       [ "$SECONDS" -lt "$end" ] || die "the webhook $hook did not answer within $START_SECONDS s; n8n's log is $HERE/log"
