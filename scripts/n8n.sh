@@ -169,13 +169,14 @@ status_of() { curl -s -o /dev/null -w '%{http_code}' --max-time 20 -X POST -H 'C
 # Until its workflow is alive a webhook answers 404, and before that a 200 that says n8n is starting. Both workflows
 # refuse {}, or its sender, and publish nothing.
 await_webhooks() {
-  local end=$((SECONDS + START_SECONDS)) url=$1 hook
+  local end=$((SECONDS + START_SECONDS)) url=$1 job=$2 hook
   for hook in txns.ingest rules.promote; do
     while true; do
       case $(status_of "$url/webhook/$hook") in
         400 | 403) break ;;
       esac
-      n8n_running || die "n8n ended while starting; its last words: $(tail -n 5 "$HERE/log" | tr '\n' ' ') - the whole log is $HERE/log"
+      # Not n8n_running: the process gets its name a moment after it is started.
+      kill -0 "$job" 2>/dev/null || die "n8n ended while starting; its last words: $(tail -n 5 "$HERE/log" | tr '\n' ' ') - the whole log is $HERE/log"
       [ "$SECONDS" -lt "$end" ] || die "the webhook $hook did not answer within $START_SECONDS s; n8n's log is $HERE/log"
       sleep 0.3
     done
@@ -211,7 +212,7 @@ up() {
   (cd "$HERE" && n8n_run "$(cat runner_port)" start >log 2>&1 </dev/null 8>&- 9>&-) &
   echo $! >"$HERE/pid"
   url="http://127.0.0.1:$(cat "$HERE/port")"
-  await_webhooks "$url"
+  await_webhooks "$url" "$(cat "$HERE/pid")"
   case $node in
     1) say 'n8n: Kafka node version 1, acknowledged by the leader (version 2 needs a native part that npm alone does not bring; see RUNBOOK.md)' ;;
     *) say "n8n: Kafka node version $node, acknowledged by all replicas in sync" ;;
