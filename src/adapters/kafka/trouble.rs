@@ -131,8 +131,14 @@ impl Board {
 
     /// A line of librdkafka's log. Some faults are told nowhere else.
     pub fn log_line(&self, line: &str) {
-        if let Some(hint) = hint(line) {
-            self.lock().hint = Some(hint);
+        let Some(hint) = hint(line) else { return };
+        let mut state = self.lock();
+        state.hint = Some(hint);
+        // The line and the general error come in either order, and neither is repeated soon.
+        if let Some((trouble, _)) = &mut state.trouble
+            && trouble.class == "all_brokers_down"
+        {
+            (trouble.class, trouble.detail) = (hint.0, hint.1.to_owned());
         }
     }
 
@@ -327,6 +333,14 @@ mod tests {
         board.log_line("[thrd:x]: Disconnected: receive 0 after POLLIN (after 0ms in state APIVERSION_QUERY)");
         board.report(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
         assert!(board.trouble().unwrap().detail.contains("TLS"));
+        assert_eq!(board.trouble().unwrap().class, "tls_expected");
+    }
+
+    #[test]
+    fn a_line_of_the_log_that_comes_after_the_general_error_still_names_the_cause() {
+        let board = Board::default();
+        board.report(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        board.log_line("[thrd:x]: Disconnected: receive 0 after POLLIN (after 0ms in state APIVERSION_QUERY)");
         assert_eq!(board.trouble().unwrap().class, "tls_expected");
     }
 
