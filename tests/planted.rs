@@ -9,8 +9,6 @@
 #![expect(dead_code, reason = "the harnesses are those of other tests, which use all of them")]
 
 mod company_world;
-#[path = "support/database.rs"]
-mod database;
 mod post_support;
 
 #[path = "faults_support/desk.rs"]
@@ -28,6 +26,8 @@ mod typed_tab;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+
+use company_world::database;
 
 use futures::future::LocalBoxFuture;
 use kylo::faults::{Bug, plant};

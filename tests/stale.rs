@@ -9,8 +9,6 @@
 #![expect(dead_code, reason = "the harnesses are those of other tests, which use all of them")]
 
 mod company_world;
-#[path = "support/database.rs"]
-mod database;
 mod post_support;
 
 #[path = "faults_support/desk.rs"]
@@ -28,6 +26,7 @@ mod stale_poster;
 #[path = "faults_support/typed_tab.rs"]
 mod typed_tab;
 
+use company_world::database;
 use kylo::faults::CrashPoint;
 
 #[test]

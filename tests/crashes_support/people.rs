@@ -27,9 +27,9 @@ impl People {
     pub fn act(&self, world: &World, rng: &mut StdRng, company: &str) {
         match rng.random_range(0..10) {
             0..6 => self.approve(world, rng, company),
-            6 => edit(world, company, vec![sort(world, company, "A", rng.random())]),
-            7 => edit(world, company, vec![sort(world, company, "B", rng.random())]),
-            _ => edit(world, company, moving(world, rng, company)),
+            6 => edit(world, company, &[sort(world, company, "A", rng.random())]),
+            7 => edit(world, company, &[sort(world, company, "B", rng.random())]),
+            _ => edit(world, company, &moving(world, rng, company)),
         }
     }
 
@@ -40,7 +40,7 @@ impl People {
         let tab = Tab::from(world.place(company).pending.as_str());
         let cells = [("Target_Sheet", target(&source)), ("Target_Header", "COLUMN".to_owned()), ("Approved", "TRUE".to_owned())];
         let set = |(header, typed): (&str, String)| Edit::SetCell { tab: tab.clone(), cell: world.cell(company, row.at, header), typed };
-        edit(world, company, cells.map(set).to_vec());
+        edit(world, company, &cells.map(set));
         // The row may have moved away between the look and the typing: then another one has got what was meant for it.
         for now in world.pending(company).iter().filter(|now| now.shown("Target_Sheet") == target(&source) && now.shown("Source") != source) {
             self.misplaced.lock().unwrap().insert((now.shown("Source").to_owned(), target(&source)));
@@ -51,7 +51,8 @@ impl People {
     pub fn tidy_up(&self, world: &World, company: &str) {
         let tab = Tab::from(world.place(company).pending.as_str());
         let strays = world.pending(company).into_iter().rev().filter(|row| row.shown("Txn_UID").is_empty());
-        edit(world, company, strays.map(|row| Edit::DeleteRows { tab: tab.clone(), at: row.at, count: 1 }).collect());
+        let deleted: Vec<Edit> = strays.map(|row| Edit::DeleteRows { tab: tab.clone(), at: row.at, count: 1 }).collect();
+        edit(world, company, &deleted);
     }
 
     /// Rules that nobody meant.
@@ -90,6 +91,6 @@ fn sort(world: &World, company: &str, from: &str, descending: bool) -> Edit {
 }
 
 /// An edit that the spreadsheet does not take any more (the tab is not there yet, the row is gone) is a person's bad luck.
-fn edit(world: &World, company: &str, edits: Vec<Edit>) {
-    let _ = world.model().edit(&world.place(company).spreadsheet, &edits);
+fn edit(world: &World, company: &str, edits: &[Edit]) {
+    let _ = world.model().edit(&world.place(company).spreadsheet, edits);
 }
