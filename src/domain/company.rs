@@ -220,3 +220,6 @@ fn refuse_clashes(routes: &mut Routes, bound: &Bound) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
