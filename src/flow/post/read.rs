@@ -71,7 +71,7 @@ pub(super) fn configured(route: &Route, role: Role) -> &str {
 impl Session<'_> {
     /// Reads what is left to do. Companies whose tab cannot be used are parked.
     pub(super) async fn look(&mut self) -> Result<Look, Halt> {
-        let bindings = tabs::all(&self.options.control).await?;
+        let bindings = self.options.store.bindings().await?;
         let wanted = wanted(&self.todo, &bindings);
         let has_posted = self.row.confirmed_generation > 0;
         let look = look(self.gateway, self.spreadsheet, &wanted, &bindings, self.distrust_titles || !has_posted).await.map_err(Halt::Call)?;
@@ -236,7 +236,7 @@ impl Poster {
     pub async fn read_pending(&self, route: &Arc<Route>) -> Result<PendingRead, ReadError> {
         let Some(gateway) = self.options.gateway.as_deref().filter(|_| self.is_posted(&route.company)) else { return Ok(PendingRead::Shadow) };
         let company = || route.company.clone();
-        let bindings = tabs::all(&self.options.control).await?;
+        let bindings = self.options.store.bindings().await?;
         let wanted = [(Arc::clone(route), Role::Pending)];
         let call = |source| ReadError::Call { company: company(), source };
         let look = look(gateway, &route.spreadsheet, &wanted, &bindings, false).await.map_err(call)?;
@@ -249,7 +249,7 @@ impl Poster {
         match tab::read_pending(tab) {
             Ok(view) => {
                 let typed = typed_cells(&view);
-                tabs::add_typed(&self.options.control, route.company.as_str(), Role::Pending.as_str(), tab.sheet_id, &typed).await?;
+                self.options.store.add_typed(route.company.as_str(), tab.sheet_id, &typed).await?;
                 Ok(PendingRead::Tab(view))
             }
             Err(HeaderError::Empty) => Ok(PendingRead::NoTab),
@@ -275,6 +275,7 @@ fn typed_cells(view: &TabView) -> TypedCells {
 mod tests {
     use super::*;
     use crate::domain::company::{Bound, CompanyRow, routes};
+    use crate::store::company::projection::StateRow;
 
     #[test]
     fn one_read_names_no_more_tabs_than_its_url_takes_and_always_those_of_one_company() {
@@ -289,8 +290,14 @@ mod tests {
         };
         let todo = |title: &str| -> Vec<CompanyWork> {
             let rows: Vec<_> = (0..200).map(|n| row(n, title)).collect();
+            let never = |route: &Route| StateRow {
+                company_id: route.company.to_string(),
+                pending_seq: 0,
+                active_seq: 0,
+                updated_at: chrono::DateTime::UNIX_EPOCH,
+            };
             let known = routes(&rows, &Bound::new()).into_values().map(Result::unwrap);
-            known.map(|route| CompanyWork { route, due: Role::ALL.into_iter().collect(), has_trouble: false }).collect()
+            known.map(|route| CompanyWork { state: never(&route), route, due: Role::ALL.into_iter().collect(), has_trouble: false }).collect()
         };
         let plain = wanted(&todo("Company "), &[]);
         assert!((50..200).contains(&(plain.len() / 2)), "{}", plain.len());

@@ -18,13 +18,9 @@ use crate::domain::sheet::{Applied, Batch, EchoRange};
 use crate::domain::tab::{Approved, EARLY_TICK, Role};
 use crate::faults::CrashPoint;
 use crate::ports::CallError;
-use crate::store::company::projection;
-use crate::store::control::PATIENCE;
-use crate::store::control::intents::{self, IntentTab, NewIntent, OpenIntent, TypedByCompany};
-use crate::store::control::posts::{self, Landed};
-use crate::store::control::{spreadsheets, tabs};
+use crate::store::control::intents::{IntentTab, NewIntent, OpenIntent, TypedByCompany};
+use crate::store::control::posts::Landed;
 use crate::store::error::describe;
-use crate::store::pools::within;
 
 /// A batch on its way.
 struct Post {
@@ -40,12 +36,14 @@ impl Session<'_> {
     /// Sends what was planned, with the next fence, and records what came of it.
     pub(super) async fn send(&mut self, look: &Look, plans: Vec<CompanyPlan>, is_restored: bool) -> Result<Step, Halt> {
         let post = self.prepare(look, &plans, is_restored)?;
-        self.write_intent(&post).await?;
+        if !self.write_intent(&post).await? {
+            return Err(Halt::LeaseLost);
+        }
         self.options.faults.reached(CrashPoint::PostPlanned).await;
-        let control = &self.options.control;
-        let is_ours = spreadsheets::renew(control, self.spreadsheet.as_str(), self.options.holder).await?;
-        if !is_ours || !intents::mark_sent(control, post.intent_id).await? {
-            intents::abandon(control, post.intent_id).await?;
+        let store = &self.options.store;
+        let is_ours = store.renew(self.spreadsheet.as_str(), self.options.holder).await?;
+        if !is_ours || !store.mark_sent(post.intent_id).await? {
+            store.abandon_intent(post.intent_id).await?;
             return Err(Halt::LeaseLost);
         }
         self.options.faults.reached(CrashPoint::PostSending).await;
@@ -55,7 +53,7 @@ impl Session<'_> {
             Ok(applied) => self.landed(&post, plans, &applied).await,
             Err(CallError::Refused(reason)) => self.refused(&post, reason).await,
             Err(CallError::Unknown(reason)) => {
-                intents::mark_in_doubt(&self.options.control, post.intent_id, &reason).await?;
+                self.options.store.mark_in_doubt(post.intent_id, &reason).await?;
                 self.round.in_doubt += 1;
                 Err(Halt::InDoubt(reason))
             }
@@ -114,8 +112,8 @@ impl Session<'_> {
         }
     }
 
-    /// The intent, and what people had typed when it was planned, in one transaction.
-    async fn write_intent(&self, post: &Post) -> Result<(), Halt> {
+    /// The intent, and what people had typed when it was planned. False = the lease has passed on.
+    async fn write_intent(&self, post: &Post) -> Result<bool, Halt> {
         let intent = NewIntent {
             intent_id: post.intent_id,
             spreadsheet_id: self.spreadsheet.as_str(),
@@ -125,16 +123,7 @@ impl Session<'_> {
             operations: &post.batch.requests,
             typed: &post.typed,
         };
-        within(PATIENCE, async {
-            let mut tx = self.options.control.begin().await?;
-            intents::insert(&mut tx, &intent).await?;
-            for (company, typed) in &post.typed {
-                tabs::set_typed(&mut tx, company, Role::Pending.as_str(), typed).await?;
-            }
-            tx.commit().await?;
-            Ok(())
-        })
-        .await
+        Ok(self.options.store.write_intent(&intent).await?)
     }
 
     /// A 2xx answer: it landed, once. What the answer shows is compared by planning again: an empty plan means that nobody was in the way.
@@ -171,7 +160,7 @@ impl Session<'_> {
             new_epoch: post.new_epoch,
             at: self.options.clock.now(),
         };
-        posts::confirm(&self.options.control, &landed).await?;
+        self.options.store.confirm(&landed).await?;
         self.row.confirmed_generation = post.generation;
         self.distrust_titles = false;
         self.round.posted += 1;
@@ -190,12 +179,7 @@ impl Session<'_> {
         if answers.is_empty() {
             return;
         }
-        let stored = async {
-            let mut tx = self.options.pools.begin(&company.route.dsn, &company.route.schema).await?;
-            projection::store(&mut tx, company.route.company.as_str(), answers, &[]).await?;
-            tx.commit().await
-        };
-        if let Err(error) = bounded(DATABASE_WITHIN, stored).await {
+        if let Err(error) = bounded(DATABASE_WITHIN, self.options.store.store_answers(&company.route, answers, &[])).await {
             warn!(company = %company.route.company, reason = describe(&error), "ticks that came or went during a post could not be answered");
         }
     }
@@ -206,7 +190,7 @@ impl Session<'_> {
         let entry = match self.gateway.metadata(self.spreadsheet, id).await {
             Ok(entry) => entry,
             Err(error) => {
-                intents::mark_in_doubt(&self.options.control, post.intent_id, &reason).await?;
+                self.options.store.mark_in_doubt(post.intent_id, &reason).await?;
                 self.round.in_doubt += 1;
                 return Err(Halt::Call(error));
             }
@@ -239,12 +223,7 @@ impl Session<'_> {
     }
 
     pub(super) async fn close(&self, intent: Uuid, state: &str, reason: &str) -> Result<(), Halt> {
-        within(PATIENCE, async {
-            let mut connection = self.options.control.acquire().await?;
-            intents::settle(&mut connection, intent, state, Some(reason)).await?;
-            Ok(())
-        })
-        .await
+        Ok(self.options.store.settle_intent(intent, state, reason).await?)
     }
 }
 

@@ -3,7 +3,7 @@
 //! A lease is a claim on the database's clock. What must never happen here: a lock held by a session (a frozen process would keep it).
 
 use chrono::{DateTime, Utc};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::PATIENCE;
@@ -70,19 +70,25 @@ pub async fn lease(pool: &PgPool, spreadsheet: &str, holder: Uuid) -> Result<Opt
 /// # Errors
 /// The database's.
 pub async fn renew(pool: &PgPool, spreadsheet: &str, holder: Uuid) -> Result<bool, sqlx::Error> {
-    within(PATIENCE, async {
-        let done = sqlx::query!(
-            "UPDATE control.spreadsheets SET leased_until = now() + make_interval(secs => $3)
+    within(PATIENCE, async { renew_in(&mut *pool.acquire().await?, spreadsheet, holder).await }).await
+}
+
+/// The same as part of a transaction: until that ends, nobody else can take the lease. So what the transaction writes cannot be that of a process
+/// which was frozen while its lease passed on.
+///
+/// # Errors
+/// The database's.
+pub async fn renew_in(connection: &mut PgConnection, spreadsheet: &str, holder: Uuid) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query!(
+        "UPDATE control.spreadsheets SET leased_until = now() + make_interval(secs => $3)
          WHERE spreadsheet_id = $1 AND lease_holder = $2 AND leased_until >= now()",
-            spreadsheet,
-            holder,
-            LEASE_SECS
-        )
-        .execute(pool)
-        .await?;
-        Ok(done.rows_affected() == 1)
-    })
-    .await
+        spreadsheet,
+        holder,
+        LEASE_SECS
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Gives a lease back, if it is still ours.
