@@ -108,6 +108,8 @@ port_of() { # NAME OFFSET
 }
 
 # n8n with its settings: `n8n_run BROKER_PORT ARGUMENTS...`. Nothing of the caller's environment gets in but the path.
+# With pruning on, n8n would keep what it does not save (bank rows) in its database until the next pruning; with it
+# off, a run is deleted when it ends.
 n8n_run() {
   local runner=$1 server host port
   shift
@@ -120,7 +122,7 @@ n8n_run() {
     N8N_RUNNERS_BROKER_PORT="$runner" \
     DB_TYPE=postgresdb DB_POSTGRESDB_HOST="$host" DB_POSTGRESDB_PORT="$port" DB_POSTGRESDB_DATABASE="$INSTANCE" \
     DB_POSTGRESDB_USER="$ROLE" DB_POSTGRESDB_PASSWORD="$(cat "$HERE/role_password")" \
-    N8N_DIAGNOSTICS_ENABLED=false N8N_VERSION_NOTIFICATIONS_ENABLED=false N8N_TEMPLATES_ENABLED=false \
+    EXECUTIONS_DATA_PRUNE=false N8N_DIAGNOSTICS_ENABLED=false N8N_VERSION_NOTIFICATIONS_ENABLED=false N8N_TEMPLATES_ENABLED=false \
     N8N_PERSONALIZATION_ENABLED=false N8N_DISABLED_MODULES=mcp-registry N8N_LOG_LEVEL="${N8N_LOG_LEVEL:-info}" \
     "$NODE" "$PROGRAM" "$@"
 }

@@ -11,6 +11,8 @@ mod database;
 #[path = "post_support/crashes.rs"]
 #[cfg(feature = "faults")]
 mod crashes;
+#[path = "post_support/mend.rs"]
+mod mend;
 #[path = "post_support/over_http.rs"]
 mod over_http;
 #[path = "post_support/people.rs"]

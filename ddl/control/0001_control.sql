@@ -59,6 +59,8 @@ CREATE TABLE IF NOT EXISTS control.spreadsheets (
     retry_at              TIMESTAMPTZ,
     config_version        TEXT,                            -- fingerprint of the company rows when it was parked: a change tries again
     swept_at              TIMESTAMPTZ,
+    control_sheet_id      INTEGER,                         -- the hidden tab _kylo of our last post, and how it was called: a person may rename it
+    control_title         VARCHAR(100),
     last_posted_at        TIMESTAMPTZ,
     updated_at            TIMESTAMPTZ NOT NULL DEFAULT now()
 );
@@ -198,6 +200,7 @@ CREATE TABLE IF NOT EXISTS control.workers (
     mode          TEXT        NOT NULL CONSTRAINT workers_mode_check CHECK (mode IN ('shadow', 'post')),
     canary        TEXT[]      NOT NULL DEFAULT '{}',
     partitions    JSONB       NOT NULL DEFAULT '{}',
+    trouble       TEXT,                                    -- what keeps it from working now, as its readiness says it; NULL = nothing
     started_at    TIMESTAMPTZ NOT NULL DEFAULT now(),
     heartbeat_at  TIMESTAMPTZ NOT NULL DEFAULT now()
 );

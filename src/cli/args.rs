@@ -5,7 +5,9 @@ use std::ffi::OsString;
 
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{audit, backfill, company, consume, demo, dlq, fake_sheets, migrate, plan, publish, relay, run, selftest, status, topics};
+use super::{
+    audit, backfill, company, consume, demo, dlq, doctor, fake_sheets, migrate, plan, publish, relay, run, selftest, sheets, status, topics,
+};
 use crate::config::env;
 
 #[derive(Debug, Parser)]
@@ -34,10 +36,12 @@ pub enum Command {
     Company(company::Args),
     Publish(publish::Args),
     Dlq(dlq::Args),
+    Doctor(doctor::Args),
     Status(status::Args),
     Selftest(selftest::Args),
     Backfill(backfill::Args),
     Plan(plan::Args),
+    Sheets(sheets::Args),
     Audit(audit::Args),
     Demo(demo::Args),
     FakeSheets(fake_sheets::Args),

@@ -2,6 +2,8 @@
 //!
 //! What must never happen here: a DSN on argv or in a message.
 
+mod take_over;
+
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -13,12 +15,12 @@ use super::failure::Failed;
 use super::{Outcome, output, usage};
 use crate::config::settings::spreadsheet;
 use crate::config::{Secret, Settings};
-use crate::domain::company::{self, Bound, Dsn, Route};
+use crate::domain::company::{self, Bound, Dsn, Route, Unroutable};
 use crate::domain::ids::CompanyId;
 use crate::store::control::admin::{self, Change, Set};
 use crate::store::control::{company_config, trouble};
 use crate::store::error::describe;
-use crate::store::migrate::{self, Scope};
+use crate::store::migrate::{self, MigrateError, Scope};
 use crate::store::pools::{PATIENCE, Pools, within};
 
 /// See and change which companies there are, and where their data goes
@@ -35,6 +37,7 @@ enum Command {
     List(ListArgs),
     Remove(RemoveArgs),
     Check(CheckArgs),
+    TakeOver(take_over::Args),
 }
 
 /// Create a company, or change what is given of one
@@ -101,6 +104,7 @@ pub async fn run(args: Args, settings: &Settings) -> anyhow::Result<Outcome> {
         Command::List(args) => list(&args, settings).await,
         Command::Remove(args) => remove(&args, settings).await,
         Command::Check(args) => check(&args, settings).await,
+        Command::TakeOver(args) => take_over::run(&args, settings).await,
     }
 }
 
@@ -119,18 +123,16 @@ async fn set(args: SetArgs, settings: &Settings) -> anyhow::Result<Outcome> {
     let control = control(settings).await?;
     let route = match admin::preview(&control, &id, &change).await.map_err(|error| failed("read control.company_config", &error))? {
         Ok(route) => route,
-        Err(reason) => return Err(refused(&id, &reason)),
+        Err(why) => return Err(refused(&id, &why)),
     };
     let pool = company_pools().pool(&route.dsn).map_err(|error| usage(describe(&error), "give postgres://user:password@host:5432/database"))?;
     let scope = Scope::Company(route.schema.clone());
-    migrate::apply(&pool, &scope)
-        .await
-        .map_err(|error| Failed::new(format!("company {id} was not changed: {error}")).hint("check its DSN and its user's rights"))?;
+    migrate::apply(&pool, &scope).await.map_err(|error| Failed::new(format!("company {id} was not changed: {error}")).hint(hint(&error)))?;
     let text = match admin::set(&control, &id, &change).await.map_err(|error| failed("write control.company_config", &error))? {
         Set::Created => format!("company {id} is created: schema {}, tabs {:?} and {:?}", route.schema, &*route.tab_pending, &*route.tab_active),
         Set::Changed => format!("company {id} is changed; workers see it within 5 s"),
         Set::Unchanged => format!("company {id} is as it was"),
-        Set::Refused(reason) => return Err(refused(&id, &reason)),
+        Set::Refused(why) => return Err(refused(&id, &why)),
     };
     // Also when the row is as it was: whoever sets it again wants it tried again.
     trouble::request_retry(&control, Some(id.as_str())).await.map_err(|error| failed("ask for another try", &error))?;
@@ -138,8 +140,22 @@ async fn set(args: SetArgs, settings: &Settings) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn refused(id: &CompanyId, reason: &str) -> anyhow::Error {
-    Failed::new(format!("company {id} was not changed: {reason}")).hint("`kylo company list` shows who uses which tab").into()
+fn refused(id: &CompanyId, why: &Unroutable) -> anyhow::Error {
+    Failed::new(format!("company {id} was not changed: {}", why.reason)).hint(why.cause.hint()).into()
+}
+
+/// What to do about a company database that does not take the schema.
+fn hint(error: &MigrateError) -> &'static str {
+    let MigrateError::Database { source, .. } = error else { return "the schema was made by another version of kylo" };
+    let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    match code.as_deref() {
+        Some(code) if code.starts_with("28") => "check user and password in the DSN",
+        Some("3D000") => "make the database first, or correct its name in the DSN",
+        Some("42501") => "give the DSN's user CREATE on the database, or make the schema yourself with that user as its owner",
+        Some("25006") => "this server is a standby: give the DSN of the primary",
+        Some(_) => "the server's message says what it does not take",
+        None => "check that the server runs, and host and port in the DSN",
+    }
 }
 
 /// The DSN from `--dsn-file`, or from the environment.
@@ -258,7 +274,8 @@ async fn check(args: &CheckArgs, settings: &Settings) -> anyhow::Result<Outcome>
     Ok(if checked.iter().all(|c| c.ok) { Outcome::Done } else { Outcome::No })
 }
 
-async fn check_one(pools: &Pools, route: &Route) -> Result<String, String> {
+/// Whether the company's schema is there, up to date and can be written; what it says otherwise.
+pub async fn check_one(pools: &Pools, route: &Route) -> Result<String, String> {
     let pool = pools.pool(&route.dsn).map_err(|error| describe(&error))?;
     let versions = migrate::status(&pool, &Scope::Company(route.schema.clone())).await.map_err(|error| error.to_string())?;
     let bad: Vec<_> =

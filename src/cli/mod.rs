@@ -11,6 +11,7 @@ mod connect;
 mod consume;
 mod demo;
 mod dlq;
+mod doctor;
 mod failure;
 mod fake_sheets;
 mod mask;
@@ -21,6 +22,7 @@ mod publish;
 mod relay;
 mod run;
 mod selftest;
+mod sheets;
 mod status;
 mod topics;
 
@@ -86,12 +88,14 @@ async fn dispatch(command: Command, settings: Settings) -> anyhow::Result<Outcom
         Command::Company(args) => company::run(args, &settings).await,
         Command::Publish(args) => publish::run(args, &settings).await,
         Command::Dlq(args) => dlq::run(args, &settings).await,
+        Command::Doctor(args) => doctor::run(args, &settings).await,
         Command::Selftest(args) => selftest::run(args, &settings).await,
         Command::Backfill(args) => backfill::run(args, &settings).await,
         Command::Status(args) => status::run(args, &settings).await,
         Command::Demo(args) => demo::run(args, &settings).await,
         Command::Audit(args) => audit::run(args, &settings).await,
         Command::Plan(args) => plan::run(args, &settings).await,
+        Command::Sheets(args) => sheets::run(args, &settings).await,
         Command::FakeSheets(args) => fake_sheets::run(args).await,
     }
 }

@@ -85,7 +85,8 @@ pub async fn run(args: Args, settings: &Settings) -> anyhow::Result<Outcome> {
     Ok(if report.tabs.iter().all(|tab| tab.problem.is_none()) { Outcome::Done } else { Outcome::No })
 }
 
-async fn route(control: &sqlx::PgPool, id: &CompanyId) -> anyhow::Result<Arc<Route>> {
+/// A company's route; why there is none is an error.
+pub async fn route(control: &sqlx::PgPool, id: &CompanyId) -> anyhow::Result<Arc<Route>> {
     let rows = company_config::load(control).await.map_err(|error| failed("read control.company_config", &error))?;
     let bound = company_config::bound(control).await.map_err(|error| failed("read control.sheet_tabs", &error))?;
     match company::routes(&rows, &bound).remove(id) {
@@ -95,7 +96,17 @@ async fn route(control: &sqlx::PgPool, id: &CompanyId) -> anyhow::Result<Arc<Rou
     }
 }
 
-fn explain(route: &Route, error: &PreviewError) -> anyhow::Error {
+/// A company in shadow is not written for.
+pub fn refuse_shadow(settings: &Settings, id: &CompanyId, because: &str) -> anyhow::Result<()> {
+    if settings.sheets.posts(id.as_str()) {
+        return Ok(());
+    }
+    let hint = if settings.sheets.post { "KYLO_SHEETS_POST_COMPANIES does not name it" } else { "set KYLO_SHEETS_POST=1 for this command" };
+    Err(Failed::new(format!("company {id} is in shadow, and {because}")).hint(hint).into())
+}
+
+/// Why a spreadsheet could not be looked at.
+pub fn explain(route: &Route, error: &PreviewError) -> anyhow::Error {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
     let failed = Failed::new(format!("cannot look at spreadsheet {} of company {}: {error}{cause}", route.spreadsheet, route.company));
     failed.hint("share the spreadsheet with the service account (client_email in the key file) as editor").into()

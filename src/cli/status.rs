@@ -84,6 +84,8 @@ struct Worker {
     mode: String,
     canary: Vec<String>,
     partitions: Value,
+    /// Why it is not ready, as it said with its last heartbeat.
+    trouble: Option<String>,
     started_at: DateTime<Utc>,
     heartbeat_seconds_ago: i64,
 }
@@ -264,6 +266,7 @@ impl From<WorkerRow> for Worker {
             mode: row.mode,
             canary: row.canary,
             partitions: row.partitions,
+            trouble: row.trouble,
             started_at: row.started_at,
             heartbeat_seconds_ago: row.age_seconds,
         }

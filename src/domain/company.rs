@@ -132,8 +132,43 @@ pub struct Route {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unroutable {
     pub reason: String,
+    pub cause: Cause,
     pub version: i64,
 }
+
+/// What kind of thing keeps a company from being served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A column of its row is empty.
+    Incomplete,
+    Schema,
+    Spreadsheet,
+    /// A tab's title cannot be one, or both are the same.
+    Title,
+    /// Another company has the tab.
+    Clash,
+    /// It has two rows.
+    Twice,
+}
+
+impl Cause {
+    /// What an operator who runs `kylo company set` does about it.
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::Incomplete => {
+                "a new company needs --schema, --spreadsheet, --tab-pending, --tab-active and --dsn-file; `kylo company set --help` has an example"
+            }
+            Self::Schema => "give another --schema: lower-case letters, digits and _, such as app_710",
+            Self::Spreadsheet => "--spreadsheet takes the spreadsheet's id or its whole URL",
+            Self::Title => "give other titles with --tab-pending and --tab-active",
+            Self::Clash => "`kylo company list` shows who uses which tab",
+            Self::Twice => "delete the row that is not right from control.company_config",
+        }
+    }
+}
+
+/// Why a row makes no route.
+type Refusal = (Cause, String);
 
 /// Every configured company's route, or why it has none.
 pub type Routes = BTreeMap<CompanyId, Result<Arc<Route>, Unroutable>>;
@@ -147,11 +182,11 @@ pub fn routes(rows: &[CompanyRow], bound: &Bound) -> Routes {
     let mut parsed: Routes = BTreeMap::new();
     for row in rows {
         let Ok(company) = CompanyId::parse(&row.company_id) else { continue };
-        let mut route = route(&company, row).map(Arc::new).map_err(|reason| Unroutable { reason, version: row.version });
+        let mut route = route(&company, row).map(Arc::new).map_err(|(cause, reason)| Unroutable { reason, cause, version: row.version });
         // Only an adopted table, keyed otherwise, can have this.
         if parsed.contains_key(&company) {
             let reason = format!("control.company_config has two rows of company {company}: delete all but the right one");
-            route = Err(Unroutable { reason, version: row.version });
+            route = Err(Unroutable { reason, cause: Cause::Twice, version: row.version });
         }
         parsed.insert(company, route);
     }
@@ -159,18 +194,19 @@ pub fn routes(rows: &[CompanyRow], bound: &Bound) -> Routes {
     parsed
 }
 
-fn route(company: &CompanyId, row: &CompanyRow) -> Result<Route, String> {
+fn route(company: &CompanyId, row: &CompanyRow) -> Result<Route, Refusal> {
     let given = |value: &Option<String>, name: &str| match value.as_deref() {
         Some(text) if !text.trim().is_empty() => Ok(text.to_owned()),
-        _ => Err(format!("{name} is empty in control.company_config: run `kylo company set {company} ...`")),
+        _ => Err((Cause::Incomplete, format!("{name} is empty in control.company_config: run `kylo company set {company} ...`"))),
     };
+    let because = |cause: Cause| move |reason: String| (cause, reason);
     let dsn = given(&row.db_dsn_rw, "db_dsn_rw")?;
-    let schema = SchemaName::parse(&given(&row.db_schema, "db_schema")?)?;
-    let spreadsheet = SpreadsheetId::parse(&given(&row.spreadsheet_id, "spreadsheet_id")?)?;
-    let tab_pending = title(&given(&row.tab_pending, "tab_pending")?, "tab_pending")?;
-    let tab_active = title(&given(&row.tab_active, "tab_active")?, "tab_active")?;
+    let schema = SchemaName::parse(&given(&row.db_schema, "db_schema")?).map_err(because(Cause::Schema))?;
+    let spreadsheet = SpreadsheetId::parse(&given(&row.spreadsheet_id, "spreadsheet_id")?).map_err(because(Cause::Spreadsheet))?;
+    let tab_pending = title(&given(&row.tab_pending, "tab_pending")?, "tab_pending").map_err(because(Cause::Title))?;
+    let tab_active = title(&given(&row.tab_active, "tab_active")?, "tab_active").map_err(because(Cause::Title))?;
     if same_title(&tab_pending, &tab_active) {
-        return Err(format!("tab_pending and tab_active are both {tab_pending:?}: they must be two tabs"));
+        return Err((Cause::Title, format!("tab_pending and tab_active are both {tab_pending:?}: they must be two tabs")));
     }
     Ok(Route { company: company.clone(), dsn: Dsn::new(&dsn), schema, spreadsheet, tab_pending, tab_active, version: row.version })
 }
@@ -215,7 +251,7 @@ fn refuse_clashes(routes: &mut Routes, bound: &Bound) {
             );
             if let Some(entry) = routes.get_mut(company) {
                 let version = entry.as_ref().map_or_else(|refused| refused.version, |route| route.version);
-                *entry = Err(Unroutable { reason, version });
+                *entry = Err(Unroutable { reason, cause: Cause::Clash, version });
             }
         }
     }

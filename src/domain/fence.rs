@@ -20,6 +20,7 @@ const BASE: i32 = 1_263_000_000;
 const PRUNE_AT: usize = 100;
 /// Where `_kylo` names the environment: row and column from 0.
 const ENVIRONMENT_CELL: (usize, usize) = (1, 1);
+const LAST_POST_CELL: (usize, usize) = (2, 1);
 
 /// The metadata id of a generation. `None` beyond Google's 31 bits (884 million posts of one spreadsheet).
 pub fn id(generation: i64) -> Option<i32> {
@@ -42,6 +43,12 @@ pub fn highest(metadata: &[MetadataEntry]) -> i64 {
 /// Whether an older version of the spreadsheet was restored: its fence is lower than one we saw land.
 pub fn is_restored(metadata: &[MetadataEntry], confirmed_generation: i64) -> bool {
     highest(metadata) < confirmed_generation
+}
+
+/// The environment whose batch was the last to land, as its entry names it.
+pub fn last_environment(metadata: &[MetadataEntry]) -> Option<String> {
+    let last = metadata.iter().filter(|entry| entry.key == KEY && entry.id > BASE).max_by_key(|entry| entry.id)?;
+    Some(serde_json::from_str::<Mark>(&last.value).ok()?.environment)
 }
 
 /// What the spreadsheet says about an intent whose outcome is not known.
@@ -173,6 +180,14 @@ pub fn environment(control: &ObservedTab) -> Option<&str> {
     }
 }
 
+/// When the last post was, as `_kylo` has it.
+pub fn last_post(control: &ObservedTab) -> Option<&str> {
+    match control.rows.get(LAST_POST_CELL.0)?.get(LAST_POST_CELL.1)? {
+        Value::Text(text) if !text.trim().is_empty() => Some(text.trim()),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -256,6 +271,16 @@ mod tests {
         assert_eq!(judge(&[garbled], 0, 4, us), Verdict::ForeignKey(KEY.to_owned()));
         assert_eq!(judge(&[entry(2, 2)], 3, 4, us), Verdict::Restored);
         assert_eq!(judge(&[entry(9, 2)], 3, 4, us), Verdict::Overtaken);
+    }
+
+    #[test]
+    fn the_last_entry_names_the_environment_that_posted_last() {
+        let by = |generation: i64, environment: &str| {
+            let value = serde_json::to_string(&Mark { environment: environment.to_owned(), ..mark(1) }).unwrap();
+            MetadataEntry { value, ..entry(generation, 1) }
+        };
+        assert_eq!(last_environment(&[by(3, "staging"), by(2, "default")]).as_deref(), Some("staging"));
+        assert_eq!(last_environment(&[]), None);
     }
 
     #[test]

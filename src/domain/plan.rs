@@ -20,11 +20,13 @@ use super::sheet::{CellWrite, ObservedTab, Request};
 use super::tab::{ActiveRule, OpenRow, Role, Typed, hex};
 
 mod active;
+mod header;
 mod pending;
 mod setup;
 mod writes;
 
 pub use active::plan_active;
+pub use header::plan_header;
 pub use pending::plan_pending;
 
 /// People's cells by transaction, as last read.
@@ -111,6 +113,8 @@ pub struct TabPlan {
     pub rewritten: BTreeSet<TxnUid>,
     /// False when the budget ran out: the tab stays due.
     pub complete: bool,
+    /// Only row 1 is put right, and nothing is known of the rows yet.
+    pub mends_header: bool,
     /// How many columns from the left an echo needs.
     pub span: u32,
 }
@@ -130,6 +134,7 @@ impl TabPlan {
             typed: BTreeMap::new(),
             rewritten: BTreeSet::new(),
             complete: true,
+            mends_header: false,
             span: 0,
         }
     }

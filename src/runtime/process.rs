@@ -18,7 +18,7 @@ use crate::flow::routing::RoutingCache;
 use crate::store::control::workers::{self, Heartbeat};
 use crate::store::error::describe;
 use crate::store::pools::{PATIENCE, PoolOptions, Pools, connect_options, within};
-use crate::telemetry::health::{Check, HealthBoard};
+use crate::telemetry::health::{Check, HealthBoard, State};
 use crate::telemetry::metrics::Metrics;
 
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
@@ -118,11 +118,13 @@ impl Process {
             mode: self.settings.sheets.mode().to_owned(),
             canary: self.settings.sheets.canary.clone(),
             partitions: serde_json::json!({}),
+            trouble: None,
         };
         let (pool, board, assigned, stop) = (self.sources.control.clone(), Arc::clone(&self.board), Arc::clone(&self.assigned), self.stop.clone());
         self.background.spawn(async move {
             while !stop.is_cancelled() {
                 heartbeat.partitions = serde_json::json!(*assigned.lock().unwrap_or_else(PoisonError::into_inner));
+                heartbeat.trouble = trouble(&board);
                 let check = match within(PATIENCE, workers::beat(&pool, &heartbeat)).await {
                     Ok(()) => Check::ok("answers"),
                     Err(error) => Check::failed(describe(&error)),
@@ -164,6 +166,14 @@ impl Process {
             }
         });
     }
+}
+
+/// Why the process is not ready, for `kylo status`, which cannot ask it.
+fn trouble(board: &HealthBoard) -> Option<String> {
+    let checks = board.ready().checks;
+    let failed = checks.iter().filter(|(name, check)| check.status == State::Failed && *name != control::CHECK);
+    let told: Vec<_> = failed.map(|(name, check)| format!("{name}: {}", check.detail)).collect();
+    (!told.is_empty()).then(|| told.join("; "))
 }
 
 async fn watch(signal: impl Future<Output = ()> + Send + 'static, stop: CancellationToken) {

@@ -173,7 +173,7 @@ async fn prepare(control: &PgPool, pools: &Pools, dsn: &Dsn, schema: &SchemaName
         tab_active: text("selftest Active"),
     };
     match admin::set(control, &company, &change).await.map_err(|error| anyhow::anyhow!(describe(&error)))? {
-        Set::Refused(reason) => bail!("the reserved company cannot be configured: {reason}"),
+        Set::Refused(why) => bail!("the reserved company cannot be configured: {}", why.reason),
         Set::Created | Set::Changed | Set::Unchanged => Ok(()),
     }
 }

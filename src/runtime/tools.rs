@@ -12,12 +12,15 @@ use super::wire::{self, PosterParts};
 use crate::adapters::kafka::admin::{self, TopicSpec};
 pub use crate::adapters::kafka::admin::{AdminError, TopicReport, TopicState};
 use crate::adapters::kafka::client::KafkaSettings;
+pub use crate::adapters::kafka::examine::Finding;
+use crate::adapters::kafka::examine::{self, Needs, TopicNeed};
 use crate::adapters::kafka::lag;
 pub use crate::adapters::kafka::producer::{KafkaProducer, OutRecord, PublishError};
+use crate::adapters::sheets::KeyFile;
 use crate::config::{ConfigError, Settings};
 use crate::domain::clock::SystemClock;
 use crate::domain::company::Route;
-use crate::flow::post::{Preview, PreviewError};
+use crate::flow::post::{Poster, Preview, PreviewError};
 use crate::flow::routing::RoutingCache;
 use crate::store::pools::{PoolOptions, Pools};
 use crate::telemetry::metrics::Metrics;
@@ -66,6 +69,35 @@ async fn until_visible(kafka: &KafkaSettings, wanted: &[TopicSpec]) -> Result<()
     Ok(())
 }
 
+/// A look at the wire for `kylo doctor`: each step towards the brokers, topics, and the rights that the workers and the relay need.
+///
+/// # Errors
+/// The password file cannot be read.
+pub async fn examine_kafka(settings: &Settings) -> Result<Vec<Finding>, ConfigError> {
+    let kafka = &settings.kafka;
+    let client = KafkaSettings::from_config(kafka)?;
+    let [txns, promote, events] = TopicSpec::all(&kafka.topic_txns, &kafka.topic_promote, &kafka.topic_events);
+    let need = |spec: TopicSpec, read: bool, write: bool| {
+        let partitions = usize::try_from(spec.partitions).unwrap_or_default();
+        TopicNeed { name: spec.name, read, write, partitions }
+    };
+    let needs = Needs {
+        topics: vec![need(txns, true, false), need(promote, true, false), need(events, false, true)],
+        groups: vec![kafka.group_txns.clone(), kafka.group_promote.clone()],
+    };
+    Ok(examine::examine(&client, &needs).await)
+}
+
+/// Who the service account is: whom spreadsheets must be shared with.
+///
+/// # Errors
+/// The key file cannot be used.
+pub fn account(settings: &Settings) -> Result<String, ConfigError> {
+    let key = KeyFile::open(settings.sheets.key_file()?);
+    let key = key.map_err(|error| ConfigError::one(error.to_string(), "make a JSON key for the service account, and name its path"))?;
+    Ok(key.client_email().to_owned())
+}
+
 /// How far a group is behind on a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupLag {
@@ -101,8 +133,16 @@ pub async fn lags(settings: &Settings) -> Result<Vec<GroupLag>, AdminError> {
 /// # Errors
 /// Credentials that cannot be used, or what keeps the spreadsheet or a database from being read.
 pub async fn preview(settings: &Settings, control: &PgPool, route: &Arc<Route>) -> anyhow::Result<Result<Vec<Preview>, PreviewError>> {
+    Ok(poster(settings, control)?.preview(route).await)
+}
+
+/// A poster for single looks and passes that a person asks for. It has a gateway also in shadow mode: whoever writes asks for the mode first.
+///
+/// # Errors
+/// Credentials that cannot be used.
+pub fn poster(settings: &Settings, control: &PgPool) -> anyhow::Result<Arc<Poster>> {
     let gateway = wire::gateway(settings, control, &Metrics::new(settings.sheets.post)?)?;
-    let poster = wire::poster(
+    Ok(wire::poster(
         settings,
         PosterParts {
             control: control.clone(),
@@ -112,6 +152,5 @@ pub async fn preview(settings: &Settings, control: &PgPool, route: &Arc<Route>) 
             clock: Arc::new(SystemClock),
             holder: Uuid::new_v4(),
         },
-    );
-    Ok(poster.preview(route).await)
+    ))
 }

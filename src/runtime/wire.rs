@@ -11,6 +11,7 @@ use sqlx::PgPool;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::adapters::kafka::client::KafkaSettings;
 use crate::adapters::sheets::{GoogleSheets, KeyFile, SheetsOptions, endpoint};
 use crate::config::{ConfigError, Settings};
 use crate::domain::clock::Clock;
@@ -72,7 +73,7 @@ pub fn poster(settings: &Settings, parts: PosterParts) -> Arc<Poster> {
         holder,
         ids: Arc::new(|| Uuid::from_u128(rand::rng().random())),
         wake: Arc::new(Notify::new()),
-        faults: no_faults(),
+        faults: faults(),
     }))
 }
 
@@ -153,7 +154,26 @@ impl ConsumeMetrics for Metrics {
     }
 }
 
-/// A process is armed by nobody. The type is a unit or not, by the feature `faults`.
-pub fn no_faults() -> Faults {
-    Default::default()
+/// How the consumers' clients are set.
+///
+/// # Errors
+/// The password file cannot be read.
+pub fn kafka(kafka: &crate::config::settings::Kafka) -> Result<KafkaSettings, ConfigError> {
+    let settings = KafkaSettings::from_config(kafka)?;
+    #[cfg(feature = "faults")]
+    let settings = KafkaSettings { session_timeout: faults().session().unwrap_or(settings.session_timeout), ..settings };
+    Ok(settings)
+}
+
+/// What is to go wrong in this process.
+#[cfg(feature = "faults")]
+pub fn faults() -> Faults {
+    static OF_PROCESS: std::sync::OnceLock<Faults> = std::sync::OnceLock::new();
+    OF_PROCESS.get_or_init(|| Faults::of_process(&crate::config::env::faults())).clone()
+}
+
+/// Nothing is made to go wrong.
+#[cfg(not(feature = "faults"))]
+pub fn faults() -> Faults {
+    Faults
 }

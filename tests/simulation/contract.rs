@@ -250,6 +250,7 @@ impl Both {
             typed: Some(&typed).filter(|_| self.dice.one_in(2)),
             stay_due: self.dice.one_in(3),
             new_epoch: self.dice.one_in(5),
+            control_tab: self.dice.one_in(2).then_some((9, "_kylo")),
             at: self.at(),
         };
         match same("confirm", self.postgres.confirm(&landed).await, self.memory.confirm(&landed).await) {

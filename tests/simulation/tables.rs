@@ -208,6 +208,8 @@ impl Tables {
             retry_at: None,
             config_version: None,
             swept_at: None,
+            control_sheet_id: None,
+            control_title: None,
         };
         let sheet = self.sheets.entry(id.to_owned()).or_insert(Sheet { row, holder: None, leased_until: None });
         let is_free = sheet.leased_until.is_none_or(|until| until < now) || sheet.holder == Some(holder);
@@ -338,6 +340,9 @@ impl Tables {
         if let Some(Sheet { row, .. }) = self.sheets.get_mut(landed.spreadsheet_id) {
             row.confirmed_generation = landed.generation;
             row.swept_at = row.swept_at.or(Some(landed.at));
+            if let Some((sheet_id, title)) = landed.control_tab {
+                (row.control_sheet_id, row.control_title) = (Some(sheet_id), Some(title.to_owned()));
+            }
         }
         Ok(true)
     }

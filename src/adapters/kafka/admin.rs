@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -13,9 +13,12 @@ use serde::Serialize;
 
 use super::client::{ClientError, KafkaSettings};
 use super::trouble::{Board, Context};
+use crate::flow::source::SourceTrouble;
 
 /// Bound of one request to the broker.
 const REQUEST: Duration = Duration::from_secs(10);
+/// How long a fault that somebody must mend may stand before the answer is not waited for any more.
+const FAULT: Duration = Duration::from_secs(2);
 
 /// What a topic must be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +176,7 @@ pub async fn partitions(settings: &KafkaSettings) -> Result<BTreeMap<String, i32
     let board = Arc::new(Board::default());
     let context = Context::new(Arc::clone(&board));
     let client: BaseConsumer<WithoutGroup> =
-        settings.plain().create_with_context(WithoutGroup(context)).map_err(|error| ClientError { role: "client", reason: error.to_string() })?;
+        settings.plain()?.create_with_context(WithoutGroup(context)).map_err(|error| ClientError { role: "client", reason: error.to_string() })?;
     let client = Arc::new(client);
     let asking = Arc::clone(&client);
     let mut asked = tokio::task::spawn_blocking(move || {
@@ -182,16 +185,23 @@ pub async fn partitions(settings: &KafkaSettings) -> Result<BTreeMap<String, i32
         Ok::<_, KafkaError>(metadata.topics().iter().map(|topic| (topic.name().to_owned(), count(topic))).collect())
     });
     // Why it fails is told only to a client that is polled meanwhile.
+    let unreachable = |reason: String| AdminError::Unreachable { brokers: settings.brokers.clone(), reason };
+    let told = |trouble: SourceTrouble| format!("{}: {}", trouble.class, trouble.detail);
+    let mut faulty: Option<Instant> = None;
     let answer = loop {
         tokio::select! {
             answer = &mut asked => break answer,
             () = tokio::time::sleep(Duration::from_millis(100)) => drop(client.poll(Duration::ZERO)),
         }
+        match board.trouble().filter(|trouble| trouble.class != "connection" && trouble.class != "all_brokers_down") {
+            Some(trouble) if faulty.get_or_insert_with(Instant::now).elapsed() >= FAULT => return Err(unreachable(told(trouble))),
+            Some(_) => {}
+            None => faulty = None,
+        }
     };
-    let unreachable = |reason: String| AdminError::Unreachable { brokers: settings.brokers.clone(), reason };
     match answer {
         Ok(Ok(found)) => Ok(found),
-        Ok(Err(error)) => Err(unreachable(board.trouble().map_or_else(|| error.to_string(), |trouble| trouble.detail))),
+        Ok(Err(error)) => Err(unreachable(board.trouble().map_or_else(|| error.to_string(), told))),
         Err(panicked) => Err(unreachable(panicked.to_string())),
     }
 }
@@ -214,7 +224,7 @@ impl rdkafka::consumer::ConsumerContext for WithoutGroup {}
 
 fn admin(settings: &KafkaSettings) -> Result<AdminClient<Context>, ClientError> {
     let context = Context::new(Arc::new(Board::default()));
-    settings.plain().create_with_context(context).map_err(|error| ClientError { role: "admin client", reason: error.to_string() })
+    settings.plain()?.create_with_context(context).map_err(|error| ClientError { role: "admin client", reason: error.to_string() })
 }
 
 fn options() -> AdminOptions {

@@ -1,5 +1,8 @@
 //! How every client of Kafka is configured: each librdkafka key that matters is set here, and what is in force is logged once per client.
 //!
+//! Settings name the files of secrets; what is in them is read when a client is made ([`KafkaSettings::credentials`]), and made anew it is when the
+//! broker rejects what the files no longer hold (see `rotation`).
+//!
 //! What must never happen here: a password in a log line or an error, or a default of librdkafka's that Kylo depends on without saying so.
 
 use std::fmt;
@@ -8,9 +11,10 @@ use std::time::Duration;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::BaseConsumer;
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 
-use crate::config::ConfigError;
 use crate::config::settings::Kafka;
+use crate::config::{ConfigError, Secret};
 
 /// How to reach the broker.
 #[derive(Clone, Debug)]
@@ -33,12 +37,34 @@ pub struct SaslSettings {
     /// PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
     pub mechanism: String,
     pub username: String,
-    pub password: SecretString,
+    /// Read again for each client that is made.
+    pub password: Secret,
 }
 
 impl fmt::Debug for SaslSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SaslSettings").field("mechanism", &self.mechanism).field("username", &self.username).field("password", &"***").finish()
+    }
+}
+
+/// What a client shows its broker and judges it by, as the files had it when the client was made.
+#[derive(Clone)]
+pub(super) struct Credentials {
+    password: Option<SecretString>,
+    /// SHA-256 of the CA file.
+    ca: Option<[u8; 32]>,
+}
+
+impl PartialEq for Credentials {
+    fn eq(&self, other: &Self) -> bool {
+        let exposed = |credentials: &Self| credentials.password.as_ref().map(|password| password.expose_secret().to_owned());
+        self.ca == other.ca && exposed(self) == exposed(other)
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("password", &self.password.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -70,15 +96,16 @@ impl KafkaSettings {
         Self { session_timeout: Duration::from_secs(4), ..Self::plaintext(brokers) }
     }
 
-    /// From the checked configuration; a password file is read now, so a client made anew logs in with the present password.
+    /// From the checked configuration.
     ///
     /// # Errors
-    /// The password file cannot be read.
+    /// The password file cannot be read now.
     pub fn from_config(kafka: &Kafka) -> Result<Self, ConfigError> {
         let sasl = match &kafka.sasl {
             None => None,
             Some(sasl) => {
-                Some(SaslSettings { mechanism: sasl.mechanism.to_owned(), username: sasl.username.clone(), password: sasl.password.current()? })
+                sasl.password.current()?;
+                Some(SaslSettings { mechanism: sasl.mechanism.to_owned(), username: sasl.username.clone(), password: sasl.password.clone() })
             }
         };
         Ok(Self {
@@ -96,12 +123,33 @@ impl KafkaSettings {
     /// # Errors
     /// librdkafka's own words; they name the property.
     pub fn check(&self) -> Result<(), ClientError> {
-        let made: Result<BaseConsumer, _> = self.plain().create();
+        let made: Result<BaseConsumer, _> = self.plain()?.create();
         made.map(drop).map_err(|error| ClientError { role: "client", reason: error.to_string() })
     }
 
+    /// The login that is in force with this protocol.
+    pub(super) fn login(&self) -> Option<&SaslSettings> {
+        self.sasl.as_ref().filter(|_| self.security_protocol.starts_with("SASL"))
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.security_protocol.ends_with("SSL")
+    }
+
+    /// Passwords and certificates as the files have them now.
+    ///
+    /// # Errors
+    /// The password file cannot be read. (What is wrong with a CA file librdkafka says itself.)
+    pub(super) fn credentials(&self) -> Result<Credentials, ClientError> {
+        let password = self.login().map(|sasl| sasl.password.current()).transpose();
+        let password = password.map_err(|error| ClientError { role: "client", reason: error.to_string() })?;
+        let file = self.ca_location.as_ref().filter(|_| self.is_tls());
+        let ca = file.and_then(|path| std::fs::read(path).ok()).map(|bytes| Sha256::digest(bytes).into());
+        Ok(Credentials { password, ca })
+    }
+
     /// What all clients have in common.
-    fn common(&self) -> ClientConfig {
+    fn common(&self, credentials: &Credentials) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &self.brokers)
@@ -109,6 +157,7 @@ impl KafkaSettings {
             .set("security.protocol", &self.security_protocol)
             .set("socket.keepalive.enable", "true")
             .set("socket.timeout.ms", "10000")
+            // For the TCP connection, the TLS handshake and the login together.
             .set("socket.connection.setup.timeout.ms", "10000")
             // Up again within a second of the broker's return.
             .set("reconnect.backoff.ms", "100")
@@ -118,23 +167,23 @@ impl KafkaSettings {
             .set("metadata.max.age.ms", "15000")
             .set("log.connection.close", "false")
             .set_log_level(RDKafkaLogLevel::Info);
-        if self.security_protocol.ends_with("SSL") {
+        if self.is_tls() {
             config.set("ssl.endpoint.identification.algorithm", "https");
             if let Some(location) = &self.ca_location {
                 config.set("ssl.ca.location", location);
             }
         }
-        if let Some(sasl) = self.sasl.as_ref().filter(|_| self.security_protocol.starts_with("SASL")) {
-            config.set("sasl.mechanism", &sasl.mechanism).set("sasl.username", &sasl.username).set("sasl.password", sasl.password.expose_secret());
+        if let (Some(sasl), Some(password)) = (self.login(), &credentials.password) {
+            config.set("sasl.mechanism", &sasl.mechanism).set("sasl.username", &sasl.username).set("sasl.password", password.expose_secret());
         }
         config
     }
 
     /// A member of a consumer group.
-    pub(super) fn consumer(&self, group: &str) -> ClientConfig {
+    pub(super) fn consumer(&self, group: &str, credentials: &Credentials) -> ClientConfig {
         let session = self.session_timeout.as_millis();
         let heartbeat = (session / 3).min(500);
-        let mut config = self.common();
+        let mut config = self.common(credentials);
         config
             .set("group.id", group)
             .set("partition.assignment.strategy", "cooperative-sticky")
@@ -164,8 +213,8 @@ impl KafkaSettings {
     }
 
     /// A producer whose records are in the topic once each, in order, when their delivery is reported.
-    pub(super) fn producer(&self) -> ClientConfig {
-        let mut config = self.common();
+    pub(super) fn producer(&self, credentials: &Credentials) -> ClientConfig {
+        let mut config = self.common(credentials);
         config
             .set("acks", "all")
             .set("enable.idempotence", "true")
@@ -188,9 +237,12 @@ impl KafkaSettings {
         config
     }
 
-    /// For looking and for admin calls.
-    pub(super) fn plain(&self) -> ClientConfig {
-        self.common()
+    /// For looking and for admin calls. Such a client lives for one question, so it always has what the files have now.
+    ///
+    /// # Errors
+    /// The password file cannot be read.
+    pub(super) fn plain(&self) -> Result<ClientConfig, ClientError> {
+        Ok(self.common(&self.credentials()?))
     }
 }
 
@@ -210,7 +262,7 @@ mod tests {
     use super::*;
 
     fn secured() -> KafkaSettings {
-        let password = SecretString::from("hush-hush".to_owned());
+        let password = Secret::Value { name: "KAFKA_SASL_PASSWORD", value: SecretString::from("hush-hush".to_owned()) };
         let sasl = SaslSettings { mechanism: "SCRAM-SHA-256".to_owned(), username: "alice".to_owned(), password };
         KafkaSettings { security_protocol: "SASL_SSL".to_owned(), sasl: Some(sasl), ..KafkaSettings::plaintext("127.0.0.1:1") }
     }
@@ -219,12 +271,14 @@ mod tests {
     fn i10_a_password_is_in_no_printed_form() {
         let settings = secured();
         assert!(!format!("{settings:?}").contains("hush-hush"));
-        assert!(!format!("{:?}", settings.consumer("g")).contains("hush-hush"));
+        let credentials = settings.credentials().unwrap();
+        assert!(!format!("{credentials:?}").contains("hush-hush"));
+        assert!(!format!("{:?}", settings.consumer("g", &credentials)).contains("hush-hush"));
     }
 
     #[test]
     fn a_consumer_stores_offsets_by_hand_and_commits_them_in_the_background() {
-        let config = secured().consumer("g");
+        let config = secured().consumer("g", &secured().credentials().unwrap());
         for (key, value) in [
             ("enable.auto.offset.store", "false"),
             ("enable.auto.commit", "true"),
@@ -238,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_producer_places_companies_as_n8n_does_and_is_idempotent() {
-        let config = secured().producer();
+        let config = secured().producer(&secured().credentials().unwrap());
         for (key, value) in [("partitioner", "murmur2_random"), ("acks", "all"), ("enable.idempotence", "true")] {
             assert_eq!(config.get(key), Some(value), "{key}");
         }
@@ -247,7 +301,8 @@ mod tests {
     #[test]
     fn librdkafka_knows_every_key_that_is_set() {
         let settings = secured();
-        for config in [settings.consumer("g"), settings.producer(), settings.plain()] {
+        let credentials = settings.credentials().unwrap();
+        for config in [settings.consumer("g", &credentials), settings.producer(&credentials), settings.plain().unwrap()] {
             config.create_native_config().unwrap();
         }
     }

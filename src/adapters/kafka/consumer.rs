@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::topic_partition_list::Offset;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::client::{ClientError, KafkaSettings, log_effective};
-use super::poll::{self, Rebalances, Shared, lock};
-use super::trouble::{Board, Context};
+use super::poll::{self, Shared, lock};
+use super::rotation::Rotation;
+use super::trouble::Board;
 use crate::flow::source::{MessageSource, NextOffset, SourceEvent, SourceHealth};
 
 /// Events under way between the polling thread and the engine. Each holds at most about 1 MiB or one message.
@@ -33,7 +34,6 @@ pub struct Subscription {
 
 /// A running consumer of one topic.
 pub struct KafkaSource {
-    consumer: Option<Arc<BaseConsumer<Rebalances>>>,
     shared: Arc<Shared>,
     events: mpsc::Receiver<SourceEvent>,
     left: Option<oneshot::Receiver<()>>,
@@ -52,28 +52,23 @@ impl KafkaSource {
     /// # Errors
     /// The configuration cannot be used.
     pub fn start(settings: &KafkaSettings, subscription: &Subscription) -> Result<Self, ClientError> {
-        let refused = |error: rdkafka::error::KafkaError| ClientError { role: "consumer", reason: error.to_string() };
-        let config = settings.consumer(&subscription.group);
-        log_effective("consumer", &config);
-        let login = settings.sasl.as_ref().filter(|_| settings.security_protocol.starts_with("SASL"));
-        let login = login.map(|sasl| format!("{} via {}", sasl.username, sasl.mechanism));
-        let board = Arc::new(Board::default());
-        let shared = Arc::new(Shared::new(&subscription.topic, Arc::clone(&board), subscription.drain, login, Handle::current()));
+        let rotation = Rotation::new(settings)?;
+        log_effective("consumer", &settings.consumer(&subscription.group, rotation.credentials()));
+        let board = Arc::new(Board::of(settings));
+        let shared = Arc::new(Shared::new(&subscription.topic, &subscription.group, board, subscription.drain, Handle::current()));
         let (sender, events) = mpsc::channel(EVENTS);
-        let context = Rebalances { client: Context::new(board), shared: Arc::clone(&shared), events: sender.downgrade() };
-        let consumer: BaseConsumer<Rebalances> = config.create_with_context(context).map_err(refused)?;
-        consumer.subscribe(&[&subscription.topic]).map_err(refused)?;
-        let consumer = Arc::new(consumer);
+        let consumer = poll::join(&shared, &rotation, sender.downgrade())?;
+        shared.replace(Some(Arc::clone(&consumer)));
         let (leaving, left) = oneshot::channel();
-        let (for_thread, shared_for_thread) = (Arc::clone(&consumer), Arc::clone(&shared));
+        let for_thread = Arc::clone(&shared);
         std::thread::Builder::new()
             .name(format!("kafka {}", subscription.topic))
             .spawn(move || {
-                poll::run(for_thread, &shared_for_thread, sender);
+                poll::run(consumer, rotation, &for_thread, sender);
                 let _nobody_waits = leaving.send(());
             })
             .map_err(|error| ClientError { role: "consumer", reason: format!("its thread does not start: {error}") })?;
-        Ok(Self { consumer: Some(consumer), shared, events, left: Some(left) })
+        Ok(Self { shared, events, left: Some(left) })
     }
 }
 
@@ -87,7 +82,7 @@ impl MessageSource for KafkaSource {
         // store_offsets takes the position as it is; store_offset would add one of its own.
         let stored = list
             .add_partition_offset(&self.shared.topic, partition, Offset::Offset(next.get()))
-            .and_then(|()| self.consumer.as_ref().map_or(Ok(()), |consumer| consumer.store_offsets(&list)));
+            .and_then(|()| self.shared.client().map_or(Ok(()), |consumer| consumer.store_offsets(&list)));
         if let Err(error) = stored {
             // The partition was taken away meanwhile: its next owner gets the messages again and dismisses them.
             tracing::debug!(topic = %self.shared.topic, partition, %error, "an offset could not be stored");
@@ -96,7 +91,7 @@ impl MessageSource for KafkaSource {
 
     fn pause(&mut self, partitions: &[i32]) {
         lock(&self.shared.paused).extend(partitions);
-        if let Some(consumer) = &self.consumer
+        if let Some(consumer) = self.shared.client()
             && !partitions.is_empty()
             && let Err(error) = consumer.pause(&self.shared.list(partitions.iter().copied()))
         {
@@ -106,7 +101,7 @@ impl MessageSource for KafkaSource {
 
     fn resume(&mut self, partitions: &[i32]) {
         lock(&self.shared.paused).retain(|partition| !partitions.contains(partition));
-        if let Some(consumer) = &self.consumer
+        if let Some(consumer) = self.shared.client()
             && !partitions.is_empty()
             && let Err(error) = consumer.resume(&self.shared.list(partitions.iter().copied()))
         {
@@ -121,7 +116,7 @@ impl MessageSource for KafkaSource {
 
     fn close(mut self: Box<Self>, within: Duration) -> BoxFuture<'static, bool> {
         // The thread's reference is the last: it closes the client, which commits what is stored and leaves the group.
-        self.consumer = None;
+        drop(self.shared.replace(None));
         self.shared.stop.store(true, Ordering::Relaxed);
         let left = self.left.take();
         async move {
@@ -138,7 +133,7 @@ impl Drop for KafkaSource {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         // Closing can block; whoever drops a source may not.
-        if let Some(consumer) = self.consumer.take() {
+        if let Some(consumer) = self.shared.replace(None) {
             std::thread::spawn(move || drop(consumer));
         }
     }

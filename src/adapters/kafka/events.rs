@@ -19,7 +19,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer, PurgeConfig};
 use tokio::time::{Instant, timeout_at};
 
-use super::client::{KafkaSettings, log_effective};
+use super::client::{ClientError, KafkaSettings, log_effective};
 use super::probe;
 use super::trouble::{Board, Context};
 use crate::domain::outbox::Event;
@@ -141,9 +141,10 @@ impl Role {
         if let Some(client) = &*current {
             return Ok(Arc::clone(client));
         }
-        let config = self.config(&settings()?);
+        let settings = settings()?;
+        let config = self.config(&settings).map_err(|error| error.to_string())?;
         log_effective(self.name, &config);
-        let board = Arc::new(Board::default());
+        let board = Arc::new(Board::of(&settings));
         let producer =
             config.create_with_context(Context::new(Arc::clone(&board))).map_err(|error| format!("cannot make a Kafka producer: {error}"))?;
         let client = Arc::new(Client { producer: Some(producer), board, is_closed: Mutex::new(false) });
@@ -151,15 +152,15 @@ impl Role {
         Ok(client)
     }
 
-    fn config(&self, settings: &KafkaSettings) -> ClientConfig {
-        let mut config = settings.producer();
+    fn config(&self, settings: &KafkaSettings) -> Result<ClientConfig, ClientError> {
+        let mut config = settings.producer(&settings.credentials()?);
         config.set("message.timeout.ms", "0").set("message.send.max.retries", "2147483647");
         if self.is_gapless {
             config.set("enable.gapless.guarantee", "true").set("linger.ms", "2");
         } else {
             config.set("batch.num.messages", "1").set("linger.ms", "0");
         }
-        config
+        Ok(config)
     }
 
     /// Purges what it has queued. Idempotent.
@@ -249,7 +250,7 @@ mod tests {
     fn librdkafka_takes_both_configurations_and_leaves_no_gap_by_a_time_out() {
         let settings = KafkaSettings::plaintext("127.0.0.1:1");
         for is_gapless in [true, false] {
-            let config = Role { name: "x", is_gapless, current: Mutex::new(None) }.config(&settings);
+            let config = Role { name: "x", is_gapless, current: Mutex::new(None) }.config(&settings).unwrap();
             config.create_native_config().unwrap();
             assert_eq!(config.get("message.timeout.ms"), Some("0"));
             assert_eq!(config.get("partitioner"), Some("murmur2_random"));

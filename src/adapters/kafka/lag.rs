@@ -29,7 +29,7 @@ pub struct PartitionLag {
 pub async fn lag(settings: &KafkaSettings, group: &str, topic: &str) -> Result<Vec<PartitionLag>, AdminError> {
     let Some(count) = partitions(settings).await?.get(topic).copied() else { return Ok(Vec::new()) };
     let unreachable = |reason: String| AdminError::Unreachable { brokers: settings.brokers.clone(), reason };
-    let mut config = settings.plain();
+    let mut config = settings.plain()?;
     // Committed offsets are asked for; nothing is subscribed to, so no group is joined, and nothing is ever committed.
     config.set("group.id", group).set("enable.auto.commit", "false");
     let consumer: BaseConsumer = config.create().map_err(|error| unreachable(error.to_string()))?;

@@ -6,12 +6,14 @@ pub mod admin;
 pub mod client;
 pub mod consumer;
 pub mod events;
+pub mod examine;
 pub mod lag;
 pub mod mock;
 pub mod producer;
-pub mod snapshot;
 pub mod reader;
+pub mod snapshot;
 pub mod trouble;
 
 mod poll;
 mod probe;
+mod rotation;

@@ -2,7 +2,18 @@
 //!
 //! A thread of its own, because the rebalance callback runs inside the poll and has to wait for the answer. It always goes on polling: when
 //! its messages are not taken it pauses the partitions, so the group never throws it out for being slow.
-//! What must never happen here: a synchronous commit, a wait without a bound, a message of a partition that was taken away.
+//!
+//! When the broker rejects a login whose file has another password by now, the thread replaces its client ([`renew`]):
+//!
+//! | step | what a crash after it leaves |
+//! |---|---|
+//! | the new client is made and subscribed; if that fails the old one stays | two clients, both gone with the process |
+//! | the old one's callbacks are silenced | - |
+//! | the engine is told that all partitions are lost, and forgets what it has of them | offsets that were not committed: delivered again and dismissed |
+//! | the new one takes its place, the old one is closed by a thread of its own | the group waits for the old member's session, at most |
+//!
+//! What must never happen here: a synchronous commit, a wait without a bound, a message of a partition that was taken away, or an event of
+//! a client that has been replaced.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +24,7 @@ use chrono::DateTime;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
@@ -21,6 +32,8 @@ use rdkafka::util::Timeout;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
+use super::client::ClientError;
+use super::rotation::Rotation;
 use super::trouble::{Board, Context};
 use crate::flow::source::SourceEvent;
 use crate::flow::work::{Position, Record};
@@ -32,20 +45,24 @@ const BATCH_MESSAGES: usize = 256;
 const BATCH_BYTES: usize = 1 << 20;
 /// How long a full channel is waited for before reading is paused.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How long the engine may take to hear of an assignment.
+const TELL: Duration = Duration::from_secs(60);
+
+pub(super) type Client = BaseConsumer<Rebalances>;
 
 /// What thread, callbacks and source share.
-#[derive(Debug)]
 pub(super) struct Shared {
     pub topic: Arc<str>,
+    pub group: String,
     pub board: Arc<Board>,
+    /// The present client; none once the source is closed.
+    client: Mutex<Option<Arc<Client>>>,
     pub stop: AtomicBool,
     /// Partitions that the engine has paused.
     pub paused: Mutex<HashSet<i32>>,
     pub lag: Mutex<BTreeMap<i32, i64>>,
     /// How long a revoke may be waited for.
     pub drain: Duration,
-    /// How to say who we are, once.
-    pub login: Option<String>,
     started: Instant,
     polled_ms: AtomicU64,
     revoked: Mutex<Vec<i32>>,
@@ -53,16 +70,23 @@ pub(super) struct Shared {
     runtime: Handle,
 }
 
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("topic", &self.topic).field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
 impl Shared {
-    pub fn new(topic: &str, board: Arc<Board>, drain: Duration, login: Option<String>, runtime: Handle) -> Self {
+    pub fn new(topic: &str, group: &str, board: Arc<Board>, drain: Duration, runtime: Handle) -> Self {
         Self {
             topic: Arc::from(topic),
+            group: group.to_owned(),
             board,
+            client: Mutex::default(),
             stop: AtomicBool::new(false),
             paused: Mutex::default(),
             lag: Mutex::default(),
             drain,
-            login,
             started: Instant::now(),
             polled_ms: AtomicU64::new(0),
             revoked: Mutex::default(),
@@ -87,11 +111,17 @@ impl Shared {
         list
     }
 
+    pub fn client(&self) -> Option<Arc<Client>> {
+        lock(&self.client).clone()
+    }
+
+    /// Puts a client, or none, into the place of the present one.
+    pub fn replace(&self, client: Option<Arc<Client>>) -> Option<Arc<Client>> {
+        std::mem::replace(&mut *lock(&self.client), client)
+    }
+
     fn greet(&self) {
         if !self.greeted.swap(true, Ordering::Relaxed) {
-            if let Some(login) = &self.login {
-                tracing::info!("Authenticated as {login}");
-            }
             tracing::info!("Kafka consumer started for {} topic", self.topic);
         }
     }
@@ -104,18 +134,45 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The consumer's context: errors and statistics as for every client, and rebalances as events.
 #[derive(Debug)]
 pub(super) struct Rebalances {
-    pub client: Context,
-    pub shared: Arc<Shared>,
+    client: Context,
+    shared: Arc<Shared>,
     /// Weak, so that the stream of events ends with the thread.
-    pub events: mpsc::WeakSender<SourceEvent>,
+    events: mpsc::WeakSender<SourceEvent>,
+    /// Another client has taken its place: nobody listens any more.
+    retired: AtomicBool,
+}
+
+impl Rebalances {
+    fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+}
+
+/// A client that joins the group.
+///
+/// # Errors
+/// The configuration cannot be used.
+pub(super) fn join(shared: &Arc<Shared>, rotation: &Rotation, events: mpsc::WeakSender<SourceEvent>) -> Result<Arc<Client>, ClientError> {
+    let refused = |error: KafkaError| ClientError { role: "consumer", reason: error.to_string() };
+    let config = rotation.settings().consumer(&shared.group, rotation.credentials());
+    let client = Context::new(Arc::clone(&shared.board));
+    let context = Rebalances { client, shared: Arc::clone(shared), events, retired: AtomicBool::new(false) };
+    let consumer: Client = config.create_with_context(context).map_err(refused)?;
+    consumer.subscribe(&[&shared.topic]).map_err(refused)?;
+    Ok(Arc::new(consumer))
 }
 
 impl ClientContext for Rebalances {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.client.log(level, facility, line);
+        if !self.is_retired() {
+            self.client.log(level, facility, line);
+        }
     }
 
     fn stats(&self, statistics: Statistics) {
+        if self.is_retired() {
+            return;
+        }
         if let Some(topic) = statistics.topics.get(&*self.shared.topic) {
             let known = topic.partitions.iter().filter(|(partition, _)| **partition >= 0);
             *lock(&self.shared.lag) = known.filter_map(|(partition, state)| Some((*partition, lag_of(state)?))).collect();
@@ -124,7 +181,9 @@ impl ClientContext for Rebalances {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.client.error(error, reason);
+        if !self.is_retired() {
+            self.client.error(error, reason);
+        }
     }
 }
 
@@ -137,6 +196,9 @@ fn lag_of(state: &rdkafka::statistics::Partition) -> Option<i64> {
 impl ConsumerContext for Rebalances {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let Rebalance::Revoke(list) = rebalance else { return };
+        if self.is_retired() {
+            return;
+        }
         let partitions = partitions_of(list);
         lock(&self.shared.revoked).extend(&partitions);
         lock(&self.shared.paused).retain(|partition| !partitions.contains(partition));
@@ -160,6 +222,9 @@ impl ConsumerContext for Rebalances {
 
     fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let Rebalance::Assign(list) = rebalance else { return };
+        if self.is_retired() {
+            return;
+        }
         let partitions = partitions_of(list);
         lock(&self.shared.revoked).retain(|partition| !partitions.contains(partition));
         self.shared.board.working();
@@ -168,7 +233,7 @@ impl ConsumerContext for Rebalances {
             return;
         }
         if let Some(events) = self.events.upgrade() {
-            let sent = async { tokio::time::timeout(Duration::from_secs(60), events.send(SourceEvent::Assigned(partitions))).await };
+            let sent = async { tokio::time::timeout(TELL, events.send(SourceEvent::Assigned(partitions))).await };
             if !matches!(self.shared.runtime.block_on(sent), Ok(Ok(()))) {
                 tracing::error!(topic = %self.shared.topic, "an assignment could not be told: the consumer starts anew");
                 self.shared.stop.store(true, Ordering::Relaxed);
@@ -177,9 +242,17 @@ impl ConsumerContext for Rebalances {
     }
 
     fn commit_callback(&self, result: rdkafka::error::KafkaResult<()>, _offsets: &TopicPartitionList) {
-        if let Err(error) = result {
-            // None of these loses anything: what is not committed is delivered again and dismissed.
-            tracing::debug!(topic = %self.shared.topic, %error, "a commit did not succeed");
+        match result {
+            _ if self.is_retired() => {}
+            Ok(()) => self.shared.board.committed(),
+            Err(error) => {
+                // None of these loses anything: what is not committed is delivered again and dismissed.
+                tracing::debug!(topic = %self.shared.topic, %error, "a commit did not succeed");
+                // Rights that were withdrawn while running are told nowhere else.
+                if matches!(error.rdkafka_error_code(), Some(Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed)) {
+                    self.shared.board.report(&error, "a commit was refused");
+                }
+            }
         }
     }
 }
@@ -190,14 +263,23 @@ fn partitions_of(list: &TopicPartitionList) -> Vec<i32> {
 
 /// Polls until asked to stop, or until the client is beyond repair. Ends by leaving the group, which can take for ever: nobody may wait for
 /// this thread without a bound.
-pub(super) fn run(consumer: Arc<BaseConsumer<Rebalances>>, shared: &Shared, events: mpsc::Sender<SourceEvent>) {
+pub(super) fn run(first: Arc<Client>, mut rotation: Rotation, shared: &Arc<Shared>, events: mpsc::Sender<SourceEvent>) {
+    let mut consumer = first;
     let mut waiting: Vec<Record> = Vec::new();
     let mut bytes = 0;
     while !shared.stop.load(Ordering::Relaxed) {
+        if rotation.is_due(&shared.board)
+            && let Some(fresh) = renew(&consumer, &rotation, shared, &events)
+        {
+            retire(std::mem::replace(&mut consumer, fresh));
+            waiting.clear();
+            bytes = 0;
+        }
         let timeout = if waiting.is_empty() { POLL } else { Duration::ZERO };
         let Some(more) = poll_once(&consumer, shared, &mut waiting, &mut bytes, timeout) else { break };
         let full = waiting.len() >= BATCH_MESSAGES || bytes >= BATCH_BYTES;
         if (full || !more) && !waiting.is_empty() {
+            shared.board.received();
             if !deliver(&consumer, shared, &events, &mut waiting, &mut bytes) {
                 break;
             }
@@ -206,11 +288,56 @@ pub(super) fn run(consumer: Arc<BaseConsumer<Rebalances>>, shared: &Shared, even
     }
     shared.stop.store(true, Ordering::Relaxed);
     drop(events);
+    // The last reference closes the client; this thread may wait for that.
+    drop(shared.replace(None));
     drop(consumer);
 }
 
+/// Another client with the present credentials, in the place of this one; its partitions are lost to the engine. `None`: it cannot be made, or
+/// nobody listens any more, and this one stays.
+fn renew(old: &Client, rotation: &Rotation, shared: &Arc<Shared>, events: &mpsc::Sender<SourceEvent>) -> Option<Arc<Client>> {
+    let fresh = match join(shared, rotation, events.downgrade()) {
+        Ok(fresh) => fresh,
+        Err(error) => {
+            tracing::error!(topic = %shared.topic, %error, "the Kafka consumer could not be made anew with the credentials that its files have now");
+            return None;
+        }
+    };
+    tracing::info!(topic = %shared.topic, "the Kafka consumer is made anew with the credentials that its files have now");
+    old.context().retired.store(true, Ordering::Relaxed);
+    let partitions = old.assignment().map(|list| partitions_of(&list)).unwrap_or_default();
+    let (ack, _answer) = oneshot::channel();
+    let is_told = partitions.is_empty() || {
+        let told = async { tokio::time::timeout(TELL, events.send(SourceEvent::Revoking { partitions, lost: true, ack })).await };
+        matches!(shared.runtime.block_on(told), Ok(Ok(())))
+    };
+    if !is_told {
+        tracing::error!(topic = %shared.topic, "a loss of partitions could not be told: the consumer starts anew");
+        shared.stop.store(true, Ordering::Relaxed);
+    }
+    lock(&shared.paused).clear();
+    lock(&shared.revoked).clear();
+    lock(&shared.lag).clear();
+    shared.greeted.store(false, Ordering::Relaxed);
+    shared.board.renewed();
+    drop(shared.replace(Some(Arc::clone(&fresh))));
+    Some(fresh)
+}
+
+/// Closes a client that has been replaced: it leaves the group if it can. A thread of its own, because closing may wait for ever.
+fn retire(client: Arc<Client>) {
+    std::thread::spawn(move || {
+        let mut client = client;
+        // Whoever drops the last reference closes it: not the engine, which may be storing an offset at this moment.
+        while let Err(still_used) = Arc::try_unwrap(client) {
+            client = still_used;
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    });
+}
+
 /// One poll. `Some(true)`: a message came. `None`: the client is beyond repair.
-fn poll_once(consumer: &BaseConsumer<Rebalances>, shared: &Shared, waiting: &mut Vec<Record>, bytes: &mut usize, timeout: Duration) -> Option<bool> {
+fn poll_once(consumer: &Client, shared: &Shared, waiting: &mut Vec<Record>, bytes: &mut usize, timeout: Duration) -> Option<bool> {
     let polled = consumer.poll(Timeout::After(timeout));
     shared.polled_ms.store(shared.now_ms(), Ordering::Relaxed);
     let more = match polled {
@@ -238,13 +365,7 @@ fn poll_once(consumer: &BaseConsumer<Rebalances>, shared: &Shared, waiting: &mut
 }
 
 /// Hands the messages on. While they are not taken, pauses reading and goes on polling. `false`: nobody listens any more.
-fn deliver(
-    consumer: &BaseConsumer<Rebalances>,
-    shared: &Shared,
-    events: &mpsc::Sender<SourceEvent>,
-    waiting: &mut Vec<Record>,
-    bytes: &mut usize,
-) -> bool {
+fn deliver(consumer: &Client, shared: &Shared, events: &mpsc::Sender<SourceEvent>, waiting: &mut Vec<Record>, bytes: &mut usize) -> bool {
     let mut paused = false;
     let open = loop {
         if waiting.is_empty() {

@@ -29,7 +29,7 @@ pub(super) async fn may_write(settings: &KafkaSettings, topic: &str) -> Result<(
         // Not known, or too large to try: the first event will show it.
         _ => return Ok(()),
     };
-    let mut config = settings.plain();
+    let mut config = settings.plain().map_err(|error| PublishFault::Later(error.to_string()))?;
     config
         .set("acks", "all")
         .set("compression.type", "none")

@@ -1,16 +1,18 @@
 //! Publishing: idempotent, acknowledged by all replicas, placed by key as n8n's client places it.
 //!
-//! Called by the relay, `kylo publish` and the replay of dead letters. What must never happen here: a record reported as delivered that is
-//! not, or two records of one key in another order than they were given.
+//! Called by the relay, `kylo publish` and the replay of dead letters. The client is made anew after a fatal error, and when the broker rejects a
+//! login whose file has another password by now; what waits in the old one is given back as not delivered at once.
+//! What must never happen here: a record reported as delivered that is not, or two records of one key in another order than they were given.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer, PurgeConfig};
 
 use super::client::{ClientError, KafkaSettings, log_effective};
+use super::rotation::{LOOK_EVERY, Rotation};
 use super::trouble::{Board, Context};
 use crate::flow::source::SourceTrouble;
 
@@ -47,14 +49,20 @@ pub enum PublishError {
 
 /// A producer. Cheap to share.
 pub struct KafkaProducer {
-    settings: KafkaSettings,
     board: Arc<Board>,
-    client: Mutex<FutureProducer<Context>>,
+    made: Mutex<Made>,
+}
+
+/// The client, what it logs in with, and the how manieth it is.
+struct Made {
+    client: FutureProducer<Context>,
+    rotation: Rotation,
+    number: u64,
 }
 
 impl std::fmt::Debug for KafkaProducer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KafkaProducer").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("KafkaProducer").field("settings", self.lock().rotation.settings()).finish_non_exhaustive()
     }
 }
 
@@ -64,10 +72,11 @@ impl KafkaProducer {
     /// # Errors
     /// The configuration cannot be used.
     pub fn start(settings: &KafkaSettings) -> Result<Self, ClientError> {
-        let board = Arc::new(Board::default());
-        log_effective("producer", &settings.producer());
-        let client = make(settings, &board)?;
-        Ok(Self { settings: settings.clone(), board, client: Mutex::new(client) })
+        let board = Arc::new(Board::of(settings));
+        let rotation = Rotation::new(settings)?;
+        log_effective("producer", &settings.producer(rotation.credentials()));
+        let client = make(&rotation, &board)?;
+        Ok(Self { board, made: Mutex::new(Made { client, rotation, number: 0 }) })
     }
 
     /// What keeps it from its broker.
@@ -88,7 +97,7 @@ impl KafkaProducer {
     /// Publishes records in order and waits for all deliveries; one answer for each, in order. After a failure the later ones of the same
     /// key may have been delivered: whoever needs strict order publishes again from the first failure on.
     pub async fn publish_all(&self, records: &[OutRecord]) -> Vec<Result<Delivered, PublishError>> {
-        let client = self.usable();
+        let (client, number) = self.usable();
         let mut sent = Vec::with_capacity(records.len());
         for record in records {
             sent.push(enqueue(&client, record).await);
@@ -96,7 +105,7 @@ impl KafkaProducer {
         let mut answers = Vec::with_capacity(records.len());
         for (record, sent) in records.iter().zip(sent) {
             let delivered = match sent {
-                Ok(report) => match report.await {
+                Ok(report) => match self.delivered(&client, number, report).await {
                     Ok(Ok(delivery)) => Ok(Delivered { partition: delivery.partition, offset: delivery.offset }),
                     Ok(Err((error, _))) => Err(error),
                     Err(_canceled) => Err(KafkaError::Canceled),
@@ -116,27 +125,57 @@ impl KafkaProducer {
     /// # Errors
     /// The time was not enough.
     pub async fn flush(&self, within: Duration) -> Result<(), PublishError> {
-        let client = self.lock().clone();
+        let client = self.lock().client.clone();
         let flushed = tokio::task::spawn_blocking(move || client.flush(within)).await;
         let late = |reason: String| PublishError::Later { topic: "all topics".to_owned(), reason };
         flushed.map_err(|error| late(error.to_string()))?.map_err(|error| late(error.to_string()))
     }
 
-    /// The client, made anew after a fatal error: an idempotent producer does not recover from one.
-    fn usable(&self) -> FutureProducer<Context> {
-        let mut client = self.lock();
-        if let Some((code, reason)) = client.client().fatal_error() {
+    /// Waits for a delivery. When the client has been replaced meanwhile, what still waits in its queue is given back: it would wait for a login
+    /// that will never be accepted. What is on its way to the broker is waited for.
+    async fn delivered(&self, client: &FutureProducer<Context>, number: u64, report: DeliveryFuture) -> <DeliveryFuture as Future>::Output {
+        let mut report = std::pin::pin!(report);
+        loop {
+            tokio::select! {
+                answer = &mut report => return answer,
+                () = tokio::time::sleep(LOOK_EVERY) => {
+                    if self.usable().1 != number {
+                        client.purge(PurgeConfig::default().queue());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The client and its number. Made anew after a fatal error, from which an idempotent producer does not recover, and with credentials
+    /// that have been replaced.
+    fn usable(&self) -> (FutureProducer<Context>, u64) {
+        let mut made = self.lock();
+        let fatal = made.client.client().fatal_error();
+        let rotated = made.rotation.is_due(&self.board);
+        if let Some((code, reason)) = &fatal {
             tracing::warn!(%code, reason, "the Kafka producer is beyond repair: it is made anew");
-            match make(&self.settings, &self.board) {
-                Ok(fresh) => *client = fresh,
+        }
+        if rotated {
+            tracing::info!("the Kafka producer is made anew with the credentials that its files have now");
+        }
+        if rotated || fatal.is_some() {
+            match make(&made.rotation, &self.board) {
+                Ok(fresh) => {
+                    let old = std::mem::replace(&mut made.client, fresh);
+                    made.number += 1;
+                    self.board.renewed();
+                    // Ending a client can take a while.
+                    std::thread::spawn(move || drop(old));
+                }
                 Err(error) => tracing::error!(%error, "the Kafka producer could not be made anew"),
             }
         }
-        client.clone()
+        (made.client.clone(), made.number)
     }
 
-    fn lock(&self) -> MutexGuard<'_, FutureProducer<Context>> {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn explain(&self, topic: &str, error: &KafkaError) -> PublishError {
@@ -152,6 +191,7 @@ impl KafkaProducer {
             Some(Code::TopicAuthorizationFailed) => PublishError::Refused { topic, reason: "the user has no Write right on the topic".to_owned() },
             // These say that something is wrong, not what: the client's own errors do.
             _ => match self.board.trouble() {
+                Some(trouble) if trouble.class == "cluster_not_allowed" => PublishError::Refused { topic, reason: trouble.detail },
                 Some(trouble) => PublishError::Later { topic, reason: format!("{error} ({})", trouble.detail) },
                 None => PublishError::Later { topic, reason: error.to_string() },
             },
@@ -159,9 +199,10 @@ impl KafkaProducer {
     }
 }
 
-fn make(settings: &KafkaSettings, board: &Arc<Board>) -> Result<FutureProducer<Context>, ClientError> {
-    settings
-        .producer()
+fn make(rotation: &Rotation, board: &Arc<Board>) -> Result<FutureProducer<Context>, ClientError> {
+    rotation
+        .settings()
+        .producer(rotation.credentials())
         .create_with_context(Context::new(Arc::clone(board)))
         .map_err(|error| ClientError { role: "producer", reason: error.to_string() })
 }

@@ -68,7 +68,7 @@ impl TopicReader {
         let unreadable = |reason: String| ReadError::Unreadable { topic: topic.to_owned(), reason };
         let known = admin::partitions(settings).await.map_err(|error| unreadable(error.to_string()))?;
         let n = *known.get(topic).ok_or_else(|| ReadError::Missing(topic.to_owned()))?;
-        let mut config = settings.plain();
+        let mut config = settings.plain().map_err(|error| unreadable(error.to_string()))?;
         // A group is asked for, and never joined.
         config.set("group.id", format!("{}-reader", settings.client_id)).set("enable.auto.commit", "false").set("allow.auto.create.topics", "false");
         let client: BaseConsumer = config.create().map_err(|error| unreadable(error.to_string()))?;

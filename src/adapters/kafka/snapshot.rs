@@ -135,7 +135,7 @@ fn stored<'a>(message: &'a BorrowedMessage<'_>) -> StoredRecord<'a> {
 }
 
 fn consumer(settings: &KafkaSettings, group: &str) -> Result<BaseConsumer, AdminError> {
-    let mut config = settings.plain();
+    let mut config = settings.plain()?;
     config
         .set("group.id", group)
         .set("enable.auto.commit", "false")

@@ -3,6 +3,7 @@
 //! Called by every client's context. Decided by code, and by librdkafka's own English text only where the code says nothing.
 //! What must never happen here: a passing hiccup left standing as trouble, or a cause hidden by the general error that follows it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rdkafka::client::ClientContext;
@@ -10,7 +11,15 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 
+use super::client::KafkaSettings;
 use crate::flow::source::SourceTrouble;
+
+/// A connection that ends this soon was not wanted.
+const AT_ONCE_MS: u32 = 500;
+const TLS_EXPECTED: (&str, &str) =
+    ("tls_expected", "the broker cuts a plaintext connection: its port speaks TLS; set KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL");
+const SASL_EXPECTED: (&str, &str) =
+    ("sasl_expected", "the broker cuts a connection without login: set KAFKA_SECURITY_PROTOCOL to SASL_PLAINTEXT or SASL_SSL and the login");
 
 /// How a trouble ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,20 +30,55 @@ enum Ends {
     WhenWorking,
 }
 
-/// The present trouble of one client. Shared between its context and whoever asks.
+/// The present trouble of a client, and of the one that is made in its place. Shared between its context and whoever asks.
 #[derive(Debug, Default)]
 pub struct Board {
     state: Mutex<State>,
+    /// `USER via MECHANISM`, to be said when the broker has accepted it.
+    login: Option<String>,
+    is_tls: bool,
+    said: AtomicBool,
+    /// Since the present client was made, a broker has rejected it, or it a broker.
+    rejected: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     trouble: Option<(SourceTrouble, Ends)>,
-    /// From the log: why a plaintext connection is cut at once.
-    hint: Option<&'static str>,
+    /// What the trouble was reported with.
+    code: Option<RDKafkaErrorCode>,
+    /// From the log: class and advice of what is told nowhere else.
+    hint: Option<(&'static str, &'static str)>,
 }
 
 impl Board {
+    /// For a client that logs in.
+    pub fn of(settings: &KafkaSettings) -> Self {
+        let login = settings.login().map(|sasl| format!("{} via {}", sasl.username, sasl.mechanism));
+        Self { login, is_tls: settings.is_tls(), ..Self::default() }
+    }
+
+    /// Whether credentials may be the reason why the client cannot work.
+    pub fn is_rejected(&self) -> bool {
+        self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// Another client, with other credentials, takes the place of the one so far. The trouble stands until it is connected.
+    pub fn renewed(&self) {
+        self.rejected.store(false, Ordering::Relaxed);
+        self.said.store(false, Ordering::Relaxed);
+        self.lock().hint = None;
+    }
+
+    /// The broker has accepted the login: said once per client.
+    pub fn accepted(&self) {
+        if let Some(login) = &self.login
+            && !self.said.swap(true, Ordering::Relaxed)
+        {
+            tracing::info!("Authenticated as {login}");
+        }
+    }
+
     pub fn trouble(&self) -> Option<SourceTrouble> {
         self.lock().trouble.as_ref().map(|(trouble, _)| trouble.clone())
     }
@@ -42,31 +86,76 @@ impl Board {
     /// An error as librdkafka reports it.
     pub fn report(&self, error: &KafkaError, text: &str) {
         let mut state = self.lock();
-        let Some((class, advice, ends)) = classify(error.rdkafka_error_code(), text) else { return };
-        let general = class == "all_brokers_down";
-        if general && state.trouble.is_some() {
+        let code = error.rdkafka_error_code();
+        // A consumer's poll repeats without its text what was told with it.
+        if text.is_empty() && state.trouble.is_some() && state.code == code {
             return;
         }
-        let hint = if general { state.hint.unwrap_or(advice) } else { advice };
+        let Some((mut class, mut advice, ends)) = classify(code, text) else { return };
+        if class == "connection"
+            && let Some(cut) = self.cut_at_once(text)
+        {
+            (class, advice) = cut;
+        }
+        if class == "all_brokers_down" {
+            // It follows every other fault, which says more. Only the log says more than a mere cut.
+            let known = state.trouble.as_ref().map(|(trouble, _)| trouble.class);
+            match (known, state.hint) {
+                (None | Some("connection" | "all_brokers_down"), Some(hint)) => (class, advice) = hint,
+                (Some(_), _) => return,
+                (None, None) => {}
+            }
+        } else {
+            state.hint = None;
+        }
+        if is_rejection(class) {
+            self.rejected.store(true, Ordering::Relaxed);
+        }
         let said = first_line(text);
-        let detail = if said.is_empty() { format!("{error}: {hint}") } else { format!("{said}: {hint}") };
+        let detail = if said.is_empty() { format!("{error}: {advice}") } else { format!("{said}: {advice}") };
         state.trouble = Some((SourceTrouble { class, detail }, ends));
+        state.code = code;
     }
 
-    /// A line of librdkafka's log. Two faults are told nowhere else.
+    /// A connection that is cut within moments: what the port expects is something else. (Which of several errors it is, is chance.)
+    fn cut_at_once(&self, text: &str) -> Option<(&'static str, &'static str)> {
+        let (_, when) = text.rsplit_once("(after ")?;
+        let (ms, state) = when.split_once("ms in state ")?;
+        let at_once = ms.parse::<u32>().is_ok_and(|ms| ms < AT_ONCE_MS);
+        match state.trim_end_matches(')') {
+            "APIVERSION_QUERY" if at_once && !self.is_tls => Some(TLS_EXPECTED),
+            "UP" if at_once && self.login.is_none() => Some(SASL_EXPECTED),
+            _ => None,
+        }
+    }
+
+    /// A line of librdkafka's log. Some faults are told nowhere else.
     pub fn log_line(&self, line: &str) {
-        if line.contains("receive 0 after POLLIN") {
-            let hint = if line.contains("APIVERSION_QUERY") {
-                "the broker cuts a plaintext connection: its port speaks TLS; set KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL"
-            } else {
-                "the broker cuts a connection without login: set KAFKA_SECURITY_PROTOCOL to SASL_PLAINTEXT or SASL_SSL and the login"
-            };
+        if let Some(hint) = hint(line) {
             self.lock().hint = Some(hint);
+        }
+    }
+
+    /// A message has arrived: what was forbidden is allowed by now. (Another partition may still stand still for another reason.)
+    pub fn received(&self) {
+        self.over("topic_not_allowed");
+    }
+
+    /// A commit was accepted.
+    pub fn committed(&self) {
+        self.over("group_not_allowed");
+    }
+
+    fn over(&self, class: &str) {
+        let mut state = self.lock();
+        if state.trouble.as_ref().is_some_and(|(trouble, _)| trouble.class == class) {
+            state.trouble = None;
         }
     }
 
     /// A broker is connected.
     pub fn connected(&self) {
+        self.accepted();
         let mut state = self.lock();
         state.hint = None;
         if matches!(state.trouble, Some((_, Ends::WhenConnected))) {
@@ -76,12 +165,33 @@ impl Board {
 
     /// What the client is there for works.
     pub fn working(&self) {
+        self.accepted();
         *self.lock() = State::default();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a fault of this class may end with another password or CA file.
+fn is_rejection(class: &str) -> bool {
+    matches!(class, "authentication" | "sasl_mechanism" | "tls")
+}
+
+/// Class and advice for what only the log tells. librdkafka words it by the state in which the connection was cut.
+fn hint(line: &str) -> Option<(&'static str, &'static str)> {
+    let has = |part: &str| line.contains(part);
+    if has("setup timed out in state SSL_HANDSHAKE") {
+        return Some(("tls_timeout", "the port takes connections and does not answer a TLS handshake: check the port, and whether it speaks TLS"));
+    }
+    if has("setup timed out in state AUTH") || has("setup timed out in state APIVERSION") {
+        return Some(("silent", "the port takes connections and does not answer: check the port, and whether the broker is overloaded"));
+    }
+    if has("connecting to a SSL listener?") || (has("receive 0 after POLLIN") && has("APIVERSION_QUERY")) {
+        return Some(TLS_EXPECTED);
+    }
+    has("might require SASL authentication").then_some(SASL_EXPECTED)
 }
 
 fn first_line(text: &str) -> &str {
@@ -217,6 +327,55 @@ mod tests {
         board.log_line("[thrd:x]: Disconnected: receive 0 after POLLIN (after 0ms in state APIVERSION_QUERY)");
         board.report(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
         assert!(board.trouble().unwrap().detail.contains("TLS"));
+        assert_eq!(board.trouble().unwrap().class, "tls_expected");
+    }
+
+    #[test]
+    fn what_only_the_log_tells_replaces_a_mere_cut_and_nothing_that_says_more() {
+        let class = |first: RDKafkaErrorCode, line: &str| {
+            let board = Board::default();
+            board.report(&KafkaError::Global(first), "");
+            board.log_line(line);
+            board.report(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+            board.trouble().unwrap().class
+        };
+        let silent = "[thrd:x]: Connection setup timed out in state SSL_HANDSHAKE (after 10000ms in state SSL_HANDSHAKE)";
+        let login = "Disconnected: verify that security.protocol is correctly configured, broker might require SASL authentication";
+        assert_eq!(class(RDKafkaErrorCode::BrokerTransportFailure, silent), "tls_timeout");
+        assert_eq!(class(RDKafkaErrorCode::BrokerTransportFailure, login), "sasl_expected");
+        assert_eq!(class(RDKafkaErrorCode::Authentication, silent), "authentication");
+    }
+
+    #[test]
+    fn a_connection_that_is_cut_at_once_says_what_the_port_expects_and_a_later_cut_does_not() {
+        let class = |text: &str| {
+            let board = Board::default();
+            board.report(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), text);
+            board.trouble().unwrap().class
+        };
+        assert_eq!(class("x/bootstrap: Send failed: Broken pipe (after 0ms in state UP)"), "sasl_expected");
+        assert_eq!(class("x/bootstrap: Receive failed: Connection reset by peer (after 3ms in state APIVERSION_QUERY)"), "tls_expected");
+        assert_eq!(class("x/1: Receive failed: Connection reset by peer (after 90000ms in state UP)"), "connection");
+        assert_eq!(class("x/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)"), "connection");
+    }
+
+    #[test]
+    fn what_poll_repeats_without_text_does_not_hide_the_cause() {
+        let board = Board::default();
+        let error = KafkaError::Global(RDKafkaErrorCode::Authentication);
+        board.report(&error, "Unsupported SASL mechanism: broker's supported mechanisms: PLAIN");
+        board.report(&error, "");
+        assert_eq!(board.trouble().unwrap().class, "sasl_mechanism");
+    }
+
+    #[test]
+    fn a_right_that_is_given_back_ends_its_trouble_and_no_other() {
+        let board = Board::default();
+        board.report(&KafkaError::Global(RDKafkaErrorCode::TopicAuthorizationFailed), "Fetch from broker");
+        board.committed();
+        assert!(board.trouble().is_some());
+        board.received();
+        assert!(board.trouble().is_none());
     }
 
     #[test]

@@ -50,7 +50,9 @@ impl Report {
                 ]
             })
             .collect();
-        output::table(["WORKER", "PROCESS", "VERSION", "MODE", "PARTITIONS", "HEARD"], &rows)
+        output::table(["WORKER", "PROCESS", "VERSION", "MODE", "PARTITIONS", "HEARD"], &rows)?;
+        let troubled = self.workers.iter().filter_map(|w| Some([w.command.clone(), format!("{}/{}", w.host, w.pid), w.trouble.clone()?]));
+        section(["NOT READY", "PROCESS", "WHY"], &troubled.collect::<Vec<_>>())
     }
 
     fn print_relay(&self) -> std::io::Result<()> {

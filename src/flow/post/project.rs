@@ -158,10 +158,14 @@ impl Session<'_> {
             let found = observed(*role).map_or(Found::Missing { sheet_id: fresh_id }, Found::There);
             match wanted.plan(route, *role, found, located.posted_seq, budget) {
                 Ok(plan) => planned.push(Planned { located: located.clone(), plan }),
-                Err(error) => {
-                    let reason = format!("tab {:?} of spreadsheet {}: {error}", located.title, self.spreadsheet);
-                    return self.park(route, &reason).await.map(|()| None);
-                }
+                Err(error) => match self.mend_header(*role, found) {
+                    Some(Ok(plan)) => planned.push(Planned { located: located.clone(), plan }),
+                    mended => {
+                        let more = mended.and_then(Result::err).map(|more| format!(". It was not mended: {more}")).unwrap_or_default();
+                        let reason = format!("tab {:?} of spreadsheet {}: {error}{more}", located.title, self.spreadsheet);
+                        return self.park(route, &reason).await.map(|()| None);
+                    }
+                },
             }
         }
         Ok(Some(CompanyPlan { route: Arc::clone(route), wanted, tabs: planned }))
@@ -277,7 +281,8 @@ impl Poster {
         let gateway = self.options.gateway.as_deref().ok_or(PreviewError::NoGateway)?;
         let bindings = within(PATIENCE, self.options.store.bindings()).await?;
         let wanted_tabs: Vec<_> = Role::ALL.into_iter().map(|role| (Arc::clone(route), role)).collect();
-        let look = look(gateway, &route.spreadsheet, &wanted_tabs, &bindings, true).await.map_err(PreviewError::Call)?;
+        let known = self.options.store.control_tab(route.spreadsheet.as_str()).await?;
+        let look = look(gateway, &route.spreadsheet, &wanted_tabs, &bindings, &known, true).await.map_err(PreviewError::Call)?;
         let observed = |role| {
             let located = look.tabs.get(&(route.company.clone(), role))?;
             located.sheet_id.and_then(|id| look.tab(id))

@@ -37,6 +37,17 @@ pub(super) struct Look {
     pub tabs: HashMap<(CompanyId, Role), Located>,
     /// Companies whose tab cannot be used, and why.
     pub refused: Vec<(Arc<Route>, String)>,
+    /// Kylo's own tab, if it is there.
+    control: Option<i32>,
+}
+
+/// Kylo's own tab as it was last seen: sheet id and title. A person may have renamed it.
+pub(super) type KnownControl = Option<(i32, String)>;
+
+/// Kylo's own tab: by the sheet id it had, else by its title.
+fn control_in<'a>(tabs: &'a [ObservedTab], known: &KnownControl) -> Option<&'a ObservedTab> {
+    let by_id = known.as_ref().and_then(|(sheet_id, _)| tabs.iter().find(|tab| tab.sheet_id == *sheet_id));
+    by_id.or_else(|| tabs.iter().find(|tab| same_title(&tab.title, CONTROL_TAB)))
 }
 
 impl Look {
@@ -45,16 +56,21 @@ impl Look {
     }
 
     pub fn control(&self) -> Option<&ObservedTab> {
-        self.observed.tabs.iter().find(|tab| same_title(&tab.title, CONTROL_TAB))
+        self.tab(self.control?)
+    }
+
+    /// Whose Kylo works in the spreadsheet: `_kylo` says it, and where that is gone, the last fence.
+    pub fn environment(&self) -> Option<String> {
+        self.control().and_then(fence::environment).map(str::to_owned).or_else(|| fence::last_environment(&self.observed.metadata))
     }
 
     /// The reason to leave the spreadsheet alone if another environment's Kylo works in it.
     pub fn foreign_environment(&self, ours: &str, spreadsheet: &SpreadsheetId) -> Option<String> {
-        let theirs = fence::environment(self.control()?)?;
+        let theirs = self.environment()?;
         (theirs != ours).then(|| {
             format!(
                 "spreadsheet {spreadsheet} belongs to environment {theirs:?} (this one is {ours:?}): start with KYLO_ENVIRONMENT={theirs}, configure another \
-                 spreadsheet, or, once no worker of {theirs:?} posts to it any more, delete its hidden tab {CONTROL_TAB} to take it over"
+                 spreadsheet, or, once no worker of {theirs:?} posts to it any more, run `kylo company take-over` for a company of it"
             )
         })
     }
@@ -74,8 +90,9 @@ impl Session<'_> {
         let bindings = self.options.store.bindings().await?;
         let wanted = wanted(&self.todo, &bindings);
         let has_posted = self.row.confirmed_generation > 0;
-        let look = look(self.gateway, self.spreadsheet, &wanted, &bindings, self.distrust_titles || !has_posted).await.map_err(Halt::Call)?;
-        if let Some(reason) = look.foreign_environment(&self.options.environment, self.spreadsheet) {
+        let known = self.row.control_sheet_id.zip(self.row.control_title.clone());
+        let look = look(self.gateway, self.spreadsheet, &wanted, &bindings, &known, self.distrust_titles || !has_posted).await.map_err(Halt::Call)?;
+        if let Some(reason) = look.foreign_environment(&self.options.environment, self.spreadsheet).filter(|_| !self.mend.take_over) {
             return Err(Halt::Parked(reason));
         }
         for (route, reason) in &look.refused {
@@ -112,6 +129,7 @@ pub(super) async fn look(
     spreadsheet: &SpreadsheetId,
     wanted: &[(Arc<Route>, Role)],
     bindings: &[TabRow],
+    known: &KnownControl,
     distrust_titles: bool,
 ) -> Result<Look, CallError> {
     let is_bound = |(route, role): &(Arc<Route>, Role)| binding(bindings, route, *role).is_some();
@@ -123,8 +141,8 @@ pub(super) async fn look(
         let mut located = locate_all(wanted, bindings, directory.as_ref());
         let mut titles: Vec<String> = located.tabs.values().filter(|tab| tab.sheet_id.is_some()).map(|tab| tab.title.clone()).collect();
         match &directory {
-            None => titles.push(CONTROL_TAB.to_owned()),
-            Some(directory) => titles.extend(directory.tabs.iter().find(|tab| same_title(&tab.title, CONTROL_TAB)).map(|tab| tab.title.clone())),
+            None => titles.push(known.as_ref().map_or_else(|| CONTROL_TAB.to_owned(), |(_, title)| title.clone())),
+            Some(directory) => titles.extend(control_in(&directory.tabs, known).map(|tab| tab.title.clone())),
         }
         titles.sort_unstable();
         if titles.is_empty()
@@ -136,8 +154,10 @@ pub(super) async fn look(
         match gateway.read(spreadsheet, &titles).await {
             Ok(observed) => {
                 located.observed = observed;
+                located.control = control_in(&located.observed.tabs, known).map(|tab| tab.sheet_id);
                 let is_there = |tab: &Located| tab.sheet_id.is_none_or(|id| located.tab(id).is_some());
-                if located.tabs.values().all(is_there) {
+                let has_control = located.control.is_some() || directory.is_some();
+                if has_control && located.tabs.values().all(is_there) {
                     return Ok(located);
                 }
                 if directory.is_some() {
@@ -152,7 +172,7 @@ pub(super) async fn look(
 }
 
 fn locate_all(wanted: &[(Arc<Route>, Role)], bindings: &[TabRow], directory: Option<&Observed>) -> Look {
-    let mut look = Look { observed: Observed::default(), tabs: HashMap::new(), refused: Vec::new() };
+    let mut look = Look { observed: Observed::default(), tabs: HashMap::new(), refused: Vec::new(), control: None };
     for (route, role) in wanted {
         match locate(route, *role, bindings, directory) {
             Ok(located) => {
@@ -239,7 +259,8 @@ impl Poster {
         let bindings = self.options.store.bindings().await?;
         let wanted = [(Arc::clone(route), Role::Pending)];
         let call = |source| ReadError::Call { company: company(), source };
-        let look = look(gateway, &route.spreadsheet, &wanted, &bindings, false).await.map_err(call)?;
+        let known = self.options.store.control_tab(route.spreadsheet.as_str()).await?;
+        let look = look(gateway, &route.spreadsheet, &wanted, &bindings, &known, false).await.map_err(call)?;
         let reason = look.foreign_environment(&self.options.environment, &route.spreadsheet);
         if let Some(reason) = reason.or_else(|| look.refused.first().map(|(_, reason)| reason.clone())) {
             return Err(ReadError::Parked { company: company(), reason });
@@ -275,7 +296,6 @@ fn typed_cells(view: &TabView) -> TypedCells {
 mod tests {
     use super::*;
     use crate::domain::company::{Bound, CompanyRow, routes};
-    use crate::store::company::projection::StateRow;
 
     #[test]
     fn one_read_names_no_more_tabs_than_its_url_takes_and_always_those_of_one_company() {
@@ -290,14 +310,8 @@ mod tests {
         };
         let todo = |title: &str| -> Vec<CompanyWork> {
             let rows: Vec<_> = (0..200).map(|n| row(n, title)).collect();
-            let never = |route: &Route| StateRow {
-                company_id: route.company.to_string(),
-                pending_seq: 0,
-                active_seq: 0,
-                updated_at: chrono::DateTime::UNIX_EPOCH,
-            };
             let known = routes(&rows, &Bound::new()).into_values().map(Result::unwrap);
-            known.map(|route| CompanyWork { state: never(&route), route, due: Role::ALL.into_iter().collect(), has_trouble: false }).collect()
+            known.map(|route| CompanyWork { state: None, route, due: Role::ALL.into_iter().collect(), has_trouble: false }).collect()
         };
         let plain = wanted(&todo("Company "), &[]);
         assert!((50..200).contains(&(plain.len() / 2)), "{}", plain.len());

@@ -31,7 +31,7 @@ impl Session<'_> {
         let bindings = self.options.store.bindings().await?;
         for work in self.todo.iter_mut().filter(|work| !work.has_trouble) {
             let CompanyWork { route, state, due, .. } = work;
-            due.retain(|role| is_due(&bindings, route, *role, state));
+            due.retain(|role| state.as_ref().is_none_or(|state| is_due(&bindings, route, *role, state)));
         }
         self.todo.retain(|work| !work.due.is_empty());
         Ok(())
@@ -116,6 +116,7 @@ impl Session<'_> {
             return Ok(Step::Done);
         }
         let look = self.look().await?;
+        self.options.faults.reached(CrashPoint::PostLooked).await;
         let settled = self.settle(&look.observed.metadata).await?;
         if settled.landed > 0 {
             // Bindings and what is due have changed.
@@ -132,7 +133,7 @@ impl Session<'_> {
             self.round.again = true;
             return Ok(Step::Done);
         }
-        let must_send = settled.is_lingering || settled.is_restored;
+        let must_send = settled.is_lingering || settled.is_restored || self.mend.take_over;
         if !must_send && plans.iter().all(project::CompanyPlan::is_empty) {
             return self.record_equal(plans).await;
         }

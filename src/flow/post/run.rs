@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{AT_ONCE, PostRound, PostStore, Poster};
+use super::{AT_ONCE, Mend, PostRound, PostStore, Poster};
 use crate::domain::company::SpreadsheetId;
 use crate::ports::SheetGateway;
 use crate::store::error::describe;
@@ -119,7 +119,7 @@ impl Poster {
                 // Never closed, so there is always a slot to wait for.
                 let _slot = slots.acquire().await;
                 let spreadsheet = work.spreadsheet.clone();
-                (spreadsheet, poster.post_spreadsheet(gateway, work).await)
+                (spreadsheet, poster.post_spreadsheet(gateway, work, Mend::default()).await)
             });
         }
         Ok(round)

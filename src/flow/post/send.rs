@@ -11,12 +11,13 @@ use uuid::Uuid;
 use super::project::{CompanyPlan, DATABASE_WITHIN, bounded, fresh_sheet_id};
 use super::read::Look;
 use super::{Halt, Session, Step};
+use crate::domain::company::CONTROL_TAB;
 use crate::domain::fence::{self, Epoch, Frame, Mark, Verdict};
 use crate::domain::ids::TxnUid;
 use crate::domain::plan::{self, Answer, Budget, Found, TypedCells};
-use crate::domain::sheet::{Applied, Batch, EchoRange};
+use crate::domain::sheet::{Applied, Batch, EchoRange, Request};
 use crate::domain::tab::{Approved, EARLY_TICK, Role};
-use crate::faults::CrashPoint;
+use crate::faults::{Bug, CrashPoint, planted};
 use crate::ports::CallError;
 use crate::store::control::intents::{IntentTab, NewIntent, OpenIntent, TypedByCompany};
 use crate::store::control::posts::Landed;
@@ -27,15 +28,46 @@ struct Post {
     intent_id: Uuid,
     generation: i64,
     new_epoch: bool,
+    /// The `_kylo` it writes into.
+    control_tab: (i32, String),
     tabs: Vec<IntentTab>,
     typed: TypedByCompany,
     batch: Batch,
 }
 
+impl Post {
+    /// See [`Bug::RetriedBlindly`].
+    fn advance_fence(&mut self) {
+        for request in &mut self.batch.requests {
+            if let Request::CreateMetadata { id, .. } = request {
+                *id += 1;
+            }
+        }
+    }
+}
+
+/// A frame that does not protect, if a bug is planted.
+fn sabotaged(frame: &Frame<'_>) -> Option<Vec<Request>> {
+    match frame.epoch {
+        _ if planted(Bug::NoFence) => {
+            let cleared = Request::DeleteMetadata { id: fence::id(frame.generation)? };
+            Some(std::iter::once(cleared).chain(frame.requests()?).collect())
+        }
+        Epoch::Keep { .. } if planted(Bug::EpochNotChecked) => frame.requests().map(|requests| requests.into_iter().take(1).collect()),
+        Epoch::Replace { old, .. } if planted(Bug::PrunedInTheSameEpoch) => {
+            let deleted = frame.requests()?.into_iter().filter(|request| matches!(request, Request::DeleteMetadata { .. }));
+            let kept = Frame { epoch: Epoch::Keep { sheet_id: old }, ..frame.clone() }.requests()?;
+            Some(kept.into_iter().chain(deleted).collect())
+        }
+        _ => None,
+    }
+}
+
 impl Session<'_> {
     /// Sends what was planned, with the next fence, and records what came of it.
     pub(super) async fn send(&mut self, look: &Look, plans: Vec<CompanyPlan>, is_restored: bool) -> Result<Step, Halt> {
-        let post = self.prepare(look, &plans, is_restored)?;
+        let generation = self.next_generation(look).await?;
+        let mut post = self.prepare(look, &plans, generation, is_restored)?;
         if !self.write_intent(&post).await? {
             return Err(Halt::LeaseLost);
         }
@@ -46,10 +78,20 @@ impl Session<'_> {
             store.abandon_intent(post.intent_id).await?;
             return Err(Halt::LeaseLost);
         }
-        self.options.faults.reached(CrashPoint::PostSending).await;
-        let answer = self.gateway.apply(self.spreadsheet, &post.batch).await;
-        self.options.faults.reached(CrashPoint::PostAnswerRead).await;
+        let points = if post.new_epoch {
+            [CrashPoint::EpochChanging, CrashPoint::EpochChanged]
+        } else {
+            [CrashPoint::PostSending, CrashPoint::PostAnswerRead]
+        };
+        self.options.faults.reached(points[0]).await;
+        let mut answer = self.gateway.apply(self.spreadsheet, &post.batch).await;
+        self.options.faults.reached(points[1]).await;
+        if matches!(answer, Err(CallError::Unknown(_))) && planted(Bug::RetriedBlindly) {
+            post.advance_fence();
+            answer = self.gateway.apply(self.spreadsheet, &post.batch).await;
+        }
         match answer {
+            Err(CallError::Unknown(_)) if planted(Bug::DoubtTakenForLanded) => self.landed(&post, plans, &Applied::default()).await,
             Ok(applied) => self.landed(&post, plans, &applied).await,
             Err(CallError::Refused(reason)) => self.refused(&post, reason).await,
             Err(CallError::Unknown(reason)) => {
@@ -64,19 +106,42 @@ impl Session<'_> {
         }
     }
 
-    fn prepare(&self, look: &Look, plans: &[CompanyPlan], is_restored: bool) -> Result<Post, Halt> {
+    /// The one after the highest in the spreadsheet, whatever Postgres remembers: also after an unknown outcome, so that at most one lands.
+    async fn next_generation(&self, look: &Look) -> Result<i64, Halt> {
+        let highest = fence::highest(&look.observed.metadata);
+        if planted(Bug::FenceNotAdvanced) {
+            return Ok(highest.max(1));
+        }
+        if planted(Bug::FenceIdSkipped) {
+            let open = self.options.store.open_intents(self.spreadsheet.as_str()).await?;
+            return Ok(open.iter().map(|intent| intent.generation).max().unwrap_or(highest).max(highest) + 1);
+        }
+        Ok(highest + 1)
+    }
+
+    fn prepare(&self, look: &Look, plans: &[CompanyPlan], generation: i64, is_restored: bool) -> Result<Post, Halt> {
         let metadata = &look.observed.metadata;
         let intent_id = (self.options.ids)();
-        let generation = fence::highest(metadata) + 1;
-        let epoch = fence::epoch(look.control(), metadata, self.row.confirmed_generation, fresh_sheet_id(self.options));
+        let fresh_id = fresh_sheet_id(self.options);
+        let epoch = match look.control() {
+            // Whatever the other environment has under way is refused from here on.
+            Some(control) if self.mend.take_over => Epoch::Replace { old: control.sheet_id, new: fresh_id },
+            control => fence::epoch(control, metadata, self.row.confirmed_generation, fresh_id),
+        };
+        let control_tab = match (epoch, look.control()) {
+            (Epoch::Keep { sheet_id }, Some(control)) => (sheet_id, control.title.clone()),
+            (Epoch::Keep { sheet_id } | Epoch::Make { sheet_id } | Epoch::Replace { new: sheet_id, .. }, _) => (sheet_id, CONTROL_TAB.to_owned()),
+        };
         let spreadsheet = self.spreadsheet.to_string();
         let mark = Mark { intent: intent_id, spreadsheet, environment: self.options.environment.clone() };
         let frame = Frame { mark, generation, epoch, at: self.options.clock.now(), metadata };
-        let mut requests = frame.requests().ok_or_else(|| Halt::Parked("the fence has used up its generations: use a new spreadsheet".to_owned()))?;
+        let used_up = || Halt::Parked("the fence has used up its generations: use a new spreadsheet".to_owned());
+        let mut requests = sabotaged(&frame).or_else(|| frame.requests()).ok_or_else(used_up)?;
         let mut post = Post {
             intent_id,
             generation,
             new_epoch: is_restored || matches!(epoch, Epoch::Replace { .. }),
+            control_tab,
             tabs: Vec::new(),
             typed: BTreeMap::new(),
             batch: Batch { requests: Vec::new(), echo: Vec::new() },
@@ -84,7 +149,7 @@ impl Session<'_> {
         for plan in plans {
             for tab in &plan.tabs {
                 post.tabs.push(self.intent_tab(plan, tab, intent_id));
-                if tab.plan.role == Role::Pending {
+                if tab.plan.role == Role::Pending && !tab.plan.mends_header {
                     post.typed.insert(plan.route.company.to_string(), tab.plan.typed.clone());
                 }
                 if !tab.plan.is_empty() {
@@ -112,7 +177,8 @@ impl Session<'_> {
         }
     }
 
-    /// The intent, and what people had typed when it was planned. False = the lease has passed on.
+    /// The intent, and what people had typed when it was planned. False = the lease has passed on: who was frozen since the read
+    /// would put what people typed then in the place of what they have typed since.
     async fn write_intent(&self, post: &Post) -> Result<bool, Halt> {
         let intent = NewIntent {
             intent_id: post.intent_id,
@@ -132,7 +198,7 @@ impl Session<'_> {
         let mut typed = post.typed.clone();
         let mut damaged = Vec::new();
         for plan in &plans {
-            for tab in plan.tabs.iter().filter(|tab| !tab.plan.is_empty()) {
+            for tab in plan.tabs.iter().filter(|tab| !tab.plan.is_empty() && !tab.plan.mends_header) {
                 let mut healthy = verify(plan, &tab.plan, applied, &mut typed);
                 let early = early_ticks(plan, &tab.plan, &typed);
                 if !early.is_empty() {
@@ -142,7 +208,7 @@ impl Session<'_> {
                 if !healthy {
                     self.answer_ticks(plan, &lost_ticks(plan, &tab.plan, &typed)).await;
                 }
-                if !healthy && tab.plan.complete {
+                if !healthy && tab.plan.complete && !planted(Bug::AnswerNotCompared) {
                     damaged.push(tab.plan.sheet_id);
                 }
             }
@@ -155,14 +221,17 @@ impl Session<'_> {
             spreadsheet_id: self.spreadsheet.as_str(),
             generation: post.generation,
             tabs: &tabs,
-            typed: Some(&typed),
+            typed: Some(&typed).filter(|_| !planted(Bug::TypedForgotten)),
             stay_due: false,
             new_epoch: post.new_epoch,
+            control_tab: Some((post.control_tab.0, &post.control_tab.1)),
             at: self.options.clock.now(),
         };
         self.options.store.confirm(&landed).await?;
         self.row.confirmed_generation = post.generation;
+        (self.row.control_sheet_id, self.row.control_title) = (Some(post.control_tab.0), Some(post.control_tab.1.clone()));
         self.distrust_titles = false;
+        self.mend.take_over = false;
         self.round.posted += 1;
         let n_rows: usize = tabs.iter().map(|tab| tab.row_count).sum();
         info!(spreadsheet = %self.spreadsheet, intent = %post.intent_id, generation = post.generation, tabs = tabs.len(), rows = n_rows, "posted");

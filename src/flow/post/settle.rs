@@ -63,6 +63,7 @@ impl Session<'_> {
             typed: intent.typed.as_deref(),
             stay_due: true,
             new_epoch: false,
+            control_tab: None,
             at: self.options.clock.now(),
         };
         self.options.store.confirm(&landed).await?;

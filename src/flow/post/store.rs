@@ -24,6 +24,7 @@ use crate::domain::company::{Dsn, Route, Routes, SchemaName};
 use crate::domain::ids::TxnUid;
 use crate::domain::plan::{Answer, Left, TypedCells};
 use crate::domain::tab::{ActiveRule, OpenRow, Role};
+use crate::faults::{Bug, planted};
 use crate::flow::routing::RoutingCache;
 use crate::store::company::projection::{self, StateRow};
 use crate::store::control::intents::{self, NewIntent, OpenIntent};
@@ -69,6 +70,8 @@ pub trait PostStore: Send + Sync + std::fmt::Debug {
     fn spreadsheets(&self) -> Reply<'_, Vec<SpreadsheetRow>>;
     fn unsettled(&self) -> Reply<'_, Vec<String>>;
     fn troubles(&self) -> Reply<'_, Vec<TroubleRow>>;
+    /// Sheet id and title of a spreadsheet's `_kylo`, as last seen.
+    fn control_tab<'a>(&'a self, spreadsheet: &'a str) -> Reply<'a, Option<(i32, String)>>;
 
     fn lease<'a>(&'a self, spreadsheet: &'a str, holder: Uuid) -> Reply<'a, Option<SpreadsheetRow>>;
     fn renew<'a>(&'a self, spreadsheet: &'a str, holder: Uuid) -> Reply<'a, bool>;
@@ -125,15 +128,15 @@ impl PgPostStore {
 
     async fn write_intent_in_one(&self, intent: &NewIntent<'_>) -> Result<bool, sqlx::Error> {
         let mut tx = self.control.begin().await?;
-        if !spreadsheets::renew_in(&mut tx, intent.spreadsheet_id, intent.holder).await? {
-            return Ok(false);
-        }
         intents::insert(&mut tx, intent).await?;
-        for (company, typed) in intent.typed {
+        for (company, typed) in intent.typed.iter().filter(|_| !planted(Bug::TypedForgotten)) {
             tabs::set_typed(&mut tx, company, Role::Pending.as_str(), typed).await?;
         }
-        tx.commit().await?;
-        Ok(true)
+        let is_ours = spreadsheets::renew(&mut *tx, intent.spreadsheet_id, intent.holder).await?;
+        if is_ours {
+            tx.commit().await?;
+        }
+        Ok(is_ours)
     }
 
     async fn settle_in_one(&self, intent: Uuid, state: &str, reason: &str) -> Result<(), sqlx::Error> {
@@ -143,17 +146,17 @@ impl PgPostStore {
 
     async fn bind_in_one(&self, spreadsheet: &str, holder: Uuid, shown: &[Shown<'_>]) -> Result<bool, sqlx::Error> {
         let mut tx = self.control.begin().await?;
-        if !spreadsheets::renew_in(&mut tx, spreadsheet, holder).await? {
-            return Ok(false);
-        }
         for Shown { tab, typed } in shown {
             tabs::bind(&mut tx, tab).await?;
             if let Some(typed) = typed {
                 tabs::set_typed(&mut tx, &tab.company_id, &tab.role, typed).await?;
             }
         }
-        tx.commit().await?;
-        Ok(true)
+        let is_ours = spreadsheets::renew(&mut *tx, spreadsheet, holder).await?;
+        if is_ours {
+            tx.commit().await?;
+        }
+        Ok(is_ours)
     }
 
     async fn states_in_one(&self, dsn: &Dsn, schema: &SchemaName, companies: &[String]) -> Result<Vec<StateRow>, sqlx::Error> {
@@ -232,6 +235,10 @@ impl PostStore for PgPostStore {
 
     fn troubles(&self) -> Reply<'_, Vec<TroubleRow>> {
         Box::pin(spreadsheets::troubles(&self.control))
+    }
+
+    fn control_tab<'a>(&'a self, spreadsheet: &'a str) -> Reply<'a, Option<(i32, String)>> {
+        Box::pin(spreadsheets::control_tab(&self.control, spreadsheet))
     }
 
     fn lease<'a>(&'a self, spreadsheet: &'a str, holder: Uuid) -> Reply<'a, Option<SpreadsheetRow>> {

@@ -151,7 +151,7 @@ impl Poster {
             let is_due = |role: &Role| is_sweep || has_trouble || is_due(&ledger.bindings, route, *role, state);
             let due: BTreeSet<Role> = Role::ALL.into_iter().filter(is_due).collect();
             if !due.is_empty() {
-                companies.push((state.updated_at, CompanyWork { route: Arc::clone(route), due, state: state.clone(), has_trouble }));
+                companies.push((state.updated_at, CompanyWork { route: Arc::clone(route), due, state: Some(state.clone()), has_trouble }));
             }
         }
         companies.sort_by(|(a_at, a), (b_at, b)| (a_at, &a.route.company).cmp(&(b_at, &b.route.company)));
@@ -185,7 +185,7 @@ pub(super) fn is_due(bindings: &[TabRow], route: &Route, role: Role, state: &Sta
 }
 
 /// Changes with every UPDATE of a row of `company_config` that names the spreadsheet.
-fn config_version(routes: &[Arc<Route>]) -> String {
+pub(super) fn config_version(routes: &[Arc<Route>]) -> String {
     let mut hash = Sha256::new();
     for route in routes {
         hash.update(format!("{}:{}:{};", route.company.as_str().len(), route.company, route.version));

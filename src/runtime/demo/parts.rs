@@ -117,8 +117,8 @@ impl Parts {
                 tab_pending: Some(format!("{id} Pending")),
                 tab_active: Some(format!("{id} Active")),
             };
-            if let Set::Refused(reason) = set(&self.pool, &company, &change).await? {
-                anyhow::bail!("company {id} was refused: {reason}");
+            if let Set::Refused(why) = set(&self.pool, &company, &change).await? {
+                anyhow::bail!("company {id} was refused: {}", why.reason);
             }
             migrate::apply(&self.pool, &Scope::Company(SchemaName::parse(&schema).map_err(anyhow::Error::msg)?)).await?;
         }

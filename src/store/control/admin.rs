@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sqlx::{PgConnection, PgPool};
 
 use super::company_config;
-use crate::domain::company::{self, CompanyRow, Route};
+use crate::domain::company::{self, Cause, CompanyRow, Route, Unroutable};
 use crate::domain::ids::CompanyId;
 
 /// What `company set` asks for. `None` keeps what the row has.
@@ -26,24 +26,24 @@ pub enum Set {
     Created,
     Changed,
     Unchanged,
-    /// Nothing was written. The text says what to change.
-    Refused(String),
+    /// Nothing was written. It says what to change.
+    Refused(Unroutable),
 }
 
 /// The row as it would be, before anything is written: so that the company's database is tried first.
 ///
 /// # Errors
 /// The control database's.
-pub async fn preview(pool: &PgPool, id: &CompanyId, change: &Change) -> Result<Result<Arc<Route>, String>, sqlx::Error> {
+pub async fn preview(pool: &PgPool, id: &CompanyId, change: &Change) -> Result<Result<Arc<Route>, Unroutable>, sqlx::Error> {
     let mut rows = company_config::load(pool).await?;
     let mut row = rows.iter().position(|row| row.company_id == id.as_str()).map_or_else(|| empty(id), |at| rows.swap_remove(at));
     apply(&mut row, change);
     rows.push(row);
     let mut routes = company::routes(&rows, &company::Bound::new());
     Ok(match routes.remove(id) {
-        Some(Ok(route)) => Ok(route),
-        Some(Err(refused)) => Err(refused.reason),
-        None => Err("company_id must have 1 to 50 characters and no U+0000".to_owned()),
+        Some(answer) => answer,
+        // Its own row was among them, under an id that was parsed before.
+        None => Err(Unroutable { reason: format!("company {id} has no row"), cause: Cause::Incomplete, version: 0 }),
     })
 }
 
@@ -64,7 +64,7 @@ pub async fn set(pool: &PgPool, id: &CompanyId, change: &Change) -> Result<Set, 
     // The tabs' present users are not asked: whoever comes second must choose another tab, bound or not.
     let routes = company::routes(&rows, &company::Bound::new());
     if let Some(Err(refused)) = routes.get(id) {
-        return Ok(Set::Refused(refused.reason.clone()));
+        return Ok(Set::Refused(refused.clone()));
     }
     if before.is_some() && row == old {
         return Ok(Set::Unchanged);

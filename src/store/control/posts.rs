@@ -24,6 +24,8 @@ pub struct Landed<'a> {
     pub stay_due: bool,
     /// The batch put another `_kylo` in place: nothing planned before it can land.
     pub new_epoch: bool,
+    /// Sheet id and title of the `_kylo` that the batch wrote into; `None` leaves what is remembered.
+    pub control_tab: Option<(i32, &'a str)>,
     pub at: DateTime<Utc>,
 }
 
@@ -55,10 +57,14 @@ async fn confirm_in_time(pool: &PgPool, landed: &Landed<'_>) -> Result<bool, sql
         record(&mut tx, landed, tab).await?;
     }
     sqlx::query!(
-        "UPDATE control.spreadsheets SET confirmed_generation = $2, last_posted_at = $3, swept_at = coalesce(swept_at, $3), updated_at = now() WHERE spreadsheet_id = $1",
+        "UPDATE control.spreadsheets SET confirmed_generation = $2, last_posted_at = $3, swept_at = coalesce(swept_at, $3), updated_at = now(),
+             control_sheet_id = coalesce($4, control_sheet_id), control_title = coalesce($5, control_title)
+         WHERE spreadsheet_id = $1",
         landed.spreadsheet_id,
         landed.generation,
-        landed.at
+        landed.at,
+        landed.control_tab.map(|(sheet_id, _)| sheet_id),
+        landed.control_tab.map(|(_, title)| title)
     )
     .execute(&mut *tx)
     .await?;

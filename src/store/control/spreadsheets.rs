@@ -3,7 +3,7 @@
 //! A lease is a claim on the database's clock. What must never happen here: a lock held by a session (a frozen process would keep it).
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::PATIENCE;
@@ -24,6 +24,9 @@ pub struct SpreadsheetRow {
     pub retry_at: Option<DateTime<Utc>>,
     pub config_version: Option<String>,
     pub swept_at: Option<DateTime<Utc>>,
+    /// Kylo's own tab as of our last post.
+    pub control_sheet_id: Option<i32>,
+    pub control_title: Option<String>,
 }
 
 /// All spreadsheets ever worked on.
@@ -34,7 +37,8 @@ pub async fn all(pool: &PgPool) -> Result<Vec<SpreadsheetRow>, sqlx::Error> {
     within(PATIENCE, async {
         sqlx::query_as!(
             SpreadsheetRow,
-            "SELECT spreadsheet_id, confirmed_generation, state, reason, failures, retry_at, config_version, swept_at FROM control.spreadsheets"
+            "SELECT spreadsheet_id, confirmed_generation, state, reason, failures, retry_at, config_version, swept_at, control_sheet_id, control_title
+             FROM control.spreadsheets"
         )
         .fetch_all(pool)
         .await
@@ -54,7 +58,7 @@ pub async fn lease(pool: &PgPool, spreadsheet: &str, holder: Uuid) -> Result<Opt
            VALUES ($1, $2, now() + make_interval(secs => $3))
            ON CONFLICT (spreadsheet_id) DO UPDATE SET lease_holder = $2, leased_until = now() + make_interval(secs => $3), updated_at = now()
            WHERE s.leased_until IS NULL OR s.leased_until < now() OR s.lease_holder = $2
-           RETURNING spreadsheet_id, confirmed_generation, state, reason, failures, retry_at, config_version, swept_at"#,
+           RETURNING spreadsheet_id, confirmed_generation, state, reason, failures, retry_at, config_version, swept_at, control_sheet_id, control_title"#,
             spreadsheet,
             holder,
             LEASE_SECS
@@ -65,30 +69,39 @@ pub async fn lease(pool: &PgPool, spreadsheet: &str, holder: Uuid) -> Result<Opt
     .await
 }
 
-/// Prolongs a lease that is still ours. False = it has passed on.
+/// Sheet id and title of Kylo's own tab as of our last post of the spreadsheet.
 ///
 /// # Errors
 /// The database's.
-pub async fn renew(pool: &PgPool, spreadsheet: &str, holder: Uuid) -> Result<bool, sqlx::Error> {
-    within(PATIENCE, async { renew_in(&mut *pool.acquire().await?, spreadsheet, holder).await }).await
+pub async fn control_tab(pool: &PgPool, spreadsheet: &str) -> Result<Option<(i32, String)>, sqlx::Error> {
+    within(PATIENCE, async {
+        let row = sqlx::query!("SELECT control_sheet_id, control_title FROM control.spreadsheets WHERE spreadsheet_id = $1", spreadsheet)
+            .fetch_optional(pool)
+            .await?;
+        Ok(row.and_then(|row| Some((row.control_sheet_id?, row.control_title?))))
+    })
+    .await
 }
 
-/// The same as part of a transaction: until that ends, nobody else can take the lease. So what the transaction writes cannot be that of a process
-/// which was frozen while its lease passed on.
+/// Prolongs a lease that is still ours. False = it has passed on. In a transaction: as its last statement, so that what else it writes is written under the
+/// lease or not at all, and nobody waits for the lease's row for longer than for one COMMIT.
 ///
 /// # Errors
 /// The database's.
-pub async fn renew_in(connection: &mut PgConnection, spreadsheet: &str, holder: Uuid) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query!(
-        "UPDATE control.spreadsheets SET leased_until = now() + make_interval(secs => $3)
+pub async fn renew(executor: impl PgExecutor<'_>, spreadsheet: &str, holder: Uuid) -> Result<bool, sqlx::Error> {
+    within(PATIENCE, async {
+        let done = sqlx::query!(
+            "UPDATE control.spreadsheets SET leased_until = now() + make_interval(secs => $3)
          WHERE spreadsheet_id = $1 AND lease_holder = $2 AND leased_until >= now()",
-        spreadsheet,
-        holder,
-        LEASE_SECS
-    )
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected() == 1)
+            spreadsheet,
+            holder,
+            LEASE_SECS
+        )
+        .execute(executor)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    })
+    .await
 }
 
 /// Gives a lease back, if it is still ours.

@@ -19,6 +19,8 @@ pub struct Heartbeat {
     pub canary: Vec<String>,
     /// Topic -> partitions assigned.
     pub partitions: Value,
+    /// What keeps it from working, as its readiness says it.
+    pub trouble: Option<String>,
 }
 
 /// A heartbeat as it was last written.
@@ -32,6 +34,7 @@ pub struct WorkerRow {
     pub mode: String,
     pub canary: Vec<String>,
     pub partitions: Value,
+    pub trouble: Option<String>,
     pub started_at: DateTime<Utc>,
     pub heartbeat_at: DateTime<Utc>,
     /// On the database's clock.
@@ -44,9 +47,10 @@ pub struct WorkerRow {
 /// The control database's.
 pub async fn beat(pool: &PgPool, heartbeat: &Heartbeat) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "INSERT INTO control.workers (worker_id, command, host, pid, version, mode, canary, partitions)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-         ON CONFLICT (worker_id) DO UPDATE SET heartbeat_at = now(), mode = EXCLUDED.mode, canary = EXCLUDED.canary, partitions = EXCLUDED.partitions",
+        "INSERT INTO control.workers (worker_id, command, host, pid, version, mode, canary, partitions, trouble)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT (worker_id) DO UPDATE SET heartbeat_at = now(), mode = EXCLUDED.mode, canary = EXCLUDED.canary, partitions = EXCLUDED.partitions,
+             trouble = EXCLUDED.trouble",
         heartbeat.worker_id,
         heartbeat.command,
         heartbeat.host,
@@ -55,6 +59,7 @@ pub async fn beat(pool: &PgPool, heartbeat: &Heartbeat) -> Result<(), sqlx::Erro
         heartbeat.mode,
         &heartbeat.canary,
         heartbeat.partitions,
+        heartbeat.trouble,
     )
     .execute(pool)
     .await?;
@@ -78,7 +83,7 @@ pub async fn leave(pool: &PgPool, worker_id: Uuid) -> Result<(), sqlx::Error> {
 pub async fn recent(pool: &PgPool, seconds: i32) -> Result<Vec<WorkerRow>, sqlx::Error> {
     sqlx::query_as!(
         WorkerRow,
-        r#"SELECT worker_id, command, host, pid, version, mode, canary, partitions, started_at, heartbeat_at,
+        r#"SELECT worker_id, command, host, pid, version, mode, canary, partitions, trouble, started_at, heartbeat_at,
                   extract(epoch FROM now() - heartbeat_at)::bigint AS "age_seconds!"
            FROM control.workers WHERE heartbeat_at > now() - make_interval(secs => $1) ORDER BY command, started_at, worker_id"#,
         f64::from(seconds),
