@@ -21,7 +21,7 @@ use crate::domain::tab::TabView;
 use crate::faults::Faults;
 use crate::flow::consume::{ConsumeMetrics, MessageOutcome, PromoteHandler, TxnsHandler};
 use crate::flow::ingest::{Ingest, IngestMetrics};
-use crate::flow::post::{PendingRead, PostRound, Poster, PosterOptions, ReadError};
+use crate::flow::post::{PendingRead, PgPostStore, PostRound, Poster, PosterOptions, ReadError};
 use crate::flow::promote::{PendingTabReader, Promote, TabUnread};
 use crate::flow::routing::RoutingCache;
 use crate::flow::work::{Handled, PromoteWork, Stuck, TxnsWork};
@@ -64,9 +64,7 @@ pub struct PosterParts {
 pub fn poster(settings: &Settings, parts: PosterParts) -> Arc<Poster> {
     let PosterParts { control, pools, routing, gateway, clock, holder } = parts;
     Arc::new(Poster::new(PosterOptions {
-        control,
-        pools,
-        routing,
+        store: PgPostStore::new(control, pools, routing),
         gateway,
         clock,
         environment: settings.environment.clone(),

@@ -19,13 +19,9 @@ use crate::domain::sheet::{Applied, Batch, EchoRange, Request};
 use crate::domain::tab::{Approved, EARLY_TICK, Role};
 use crate::faults::{Bug, CrashPoint, planted};
 use crate::ports::CallError;
-use crate::store::company::projection;
-use crate::store::control::PATIENCE;
-use crate::store::control::intents::{self, IntentTab, NewIntent, OpenIntent, TypedByCompany};
-use crate::store::control::posts::{self, Landed};
-use crate::store::control::{spreadsheets, tabs};
+use crate::store::control::intents::{IntentTab, NewIntent, OpenIntent, TypedByCompany};
+use crate::store::control::posts::Landed;
 use crate::store::error::describe;
-use crate::store::pools::within;
 
 /// A batch on its way.
 struct Post {
@@ -76,10 +72,10 @@ impl Session<'_> {
             return Err(Halt::LeaseLost);
         }
         self.options.faults.reached(CrashPoint::PostPlanned).await;
-        let control = &self.options.control;
-        let is_ours = spreadsheets::renew(control, self.spreadsheet.as_str(), self.options.holder).await?;
-        if !is_ours || !intents::mark_sent(control, post.intent_id).await? {
-            intents::abandon(control, post.intent_id).await?;
+        let store = &self.options.store;
+        let is_ours = store.renew(self.spreadsheet.as_str(), self.options.holder).await?;
+        if !is_ours || !store.mark_sent(post.intent_id).await? {
+            store.abandon_intent(post.intent_id).await?;
             return Err(Halt::LeaseLost);
         }
         let points = if post.new_epoch {
@@ -99,7 +95,7 @@ impl Session<'_> {
             Ok(applied) => self.landed(&post, plans, &applied).await,
             Err(CallError::Refused(reason)) => self.refused(&post, reason).await,
             Err(CallError::Unknown(reason)) => {
-                intents::mark_in_doubt(&self.options.control, post.intent_id, &reason).await?;
+                self.options.store.mark_in_doubt(post.intent_id, &reason).await?;
                 self.round.in_doubt += 1;
                 Err(Halt::InDoubt(reason))
             }
@@ -117,7 +113,7 @@ impl Session<'_> {
             return Ok(highest.max(1));
         }
         if planted(Bug::FenceIdSkipped) {
-            let open = intents::open(&self.options.control, self.spreadsheet.as_str()).await?;
+            let open = self.options.store.open_intents(self.spreadsheet.as_str()).await?;
             return Ok(open.iter().map(|intent| intent.generation).max().unwrap_or(highest).max(highest) + 1);
         }
         Ok(highest + 1)
@@ -181,7 +177,7 @@ impl Session<'_> {
         }
     }
 
-    /// The intent, and what people had typed when it was planned, in one transaction. False = the lease has passed on: who was frozen since the read
+    /// The intent, and what people had typed when it was planned. False = the lease has passed on: who was frozen since the read
     /// would put what people typed then in the place of what they have typed since.
     async fn write_intent(&self, post: &Post) -> Result<bool, Halt> {
         let intent = NewIntent {
@@ -193,19 +189,7 @@ impl Session<'_> {
             operations: &post.batch.requests,
             typed: &post.typed,
         };
-        within(PATIENCE, async {
-            let mut tx = self.options.control.begin().await?;
-            intents::insert(&mut tx, &intent).await?;
-            for (company, typed) in post.typed.iter().filter(|_| !planted(Bug::TypedForgotten)) {
-                tabs::set_typed(&mut tx, company, Role::Pending.as_str(), typed).await?;
-            }
-            let is_ours = spreadsheets::renew(&mut *tx, self.spreadsheet.as_str(), self.options.holder).await?;
-            if is_ours {
-                tx.commit().await?;
-            }
-            Ok(is_ours)
-        })
-        .await
+        Ok(self.options.store.write_intent(&intent).await?)
     }
 
     /// A 2xx answer: it landed, once. What the answer shows is compared by planning again: an empty plan means that nobody was in the way.
@@ -243,7 +227,7 @@ impl Session<'_> {
             control_tab: Some((post.control_tab.0, &post.control_tab.1)),
             at: self.options.clock.now(),
         };
-        posts::confirm(&self.options.control, &landed).await?;
+        self.options.store.confirm(&landed).await?;
         self.row.confirmed_generation = post.generation;
         (self.row.control_sheet_id, self.row.control_title) = (Some(post.control_tab.0), Some(post.control_tab.1.clone()));
         self.distrust_titles = false;
@@ -264,12 +248,7 @@ impl Session<'_> {
         if answers.is_empty() {
             return;
         }
-        let stored = async {
-            let mut tx = self.options.pools.begin(&company.route.dsn, &company.route.schema).await?;
-            projection::store(&mut tx, company.route.company.as_str(), answers, &[]).await?;
-            tx.commit().await
-        };
-        if let Err(error) = bounded(DATABASE_WITHIN, stored).await {
+        if let Err(error) = bounded(DATABASE_WITHIN, self.options.store.store_answers(&company.route, answers, &[])).await {
             warn!(company = %company.route.company, reason = describe(&error), "ticks that came or went during a post could not be answered");
         }
     }
@@ -280,7 +259,7 @@ impl Session<'_> {
         let entry = match self.gateway.metadata(self.spreadsheet, id).await {
             Ok(entry) => entry,
             Err(error) => {
-                intents::mark_in_doubt(&self.options.control, post.intent_id, &reason).await?;
+                self.options.store.mark_in_doubt(post.intent_id, &reason).await?;
                 self.round.in_doubt += 1;
                 return Err(Halt::Call(error));
             }
@@ -313,12 +292,7 @@ impl Session<'_> {
     }
 
     pub(super) async fn close(&self, intent: Uuid, state: &str, reason: &str) -> Result<(), Halt> {
-        within(PATIENCE, async {
-            let mut connection = self.options.control.acquire().await?;
-            intents::settle(&mut connection, intent, state, Some(reason)).await?;
-            Ok(())
-        })
-        .await
+        Ok(self.options.store.settle_intent(intent, state, reason).await?)
     }
 }
 
