@@ -94,7 +94,7 @@ impl Both {
     }
 
     fn uid(&self) -> TxnUid {
-        let company = CompanyId::parse(*self.dice.pick(&COMPANIES)).unwrap();
+        let company = CompanyId::parse(self.dice.word(&COMPANIES)).unwrap();
         txn_uid(&company, TxnKey::Id(&format!("t{}", 1 + self.dice.below(self.n_added.max(1)))))
     }
 
@@ -266,7 +266,7 @@ impl Both {
             same("set_all_due", self.postgres.set_all_due(sheet).await, self.memory.set_all_due(sheet).await);
             return "all due";
         }
-        let tab = self.tab(*self.dice.pick(&COMPANIES), *self.dice.pick(&Role::ALL));
+        let tab = self.tab(self.dice.word(&COMPANIES), *self.dice.pick(&Role::ALL));
         let row = TabRow {
             company_id: tab.company,
             role: tab.role.as_str().to_owned(),
@@ -371,12 +371,13 @@ impl Both {
     /// What only the tables themselves show.
     async fn compare_tables(&self) {
         let posts = self.world.text("SELECT string_agg(company_id || ' ' || batch_signature || ' ' || row_count || ' ' || intent_id, '; ' ORDER BY id) FROM control.sheet_posts").await;
-        let tables = self.memory.lock();
-        let mine: Vec<_> =
-            tables.posts.iter().map(|post| format!("{} {} {} {}", post.company, post.signature, post.row_count, post.intent)).collect();
-        let (n_events, n_operations) = (tables.n_events, tables.intents.iter().filter(|intent| intent.has_operations).count());
-        let left: usize = tables.companies.values().map(|company| company.left.len()).sum();
-        drop(tables);
+        let (mine, n_events, n_operations, left) = {
+            let tables = self.memory.lock();
+            let mine: Vec<_> =
+                tables.posts.iter().map(|post| format!("{} {} {} {}", post.company, post.signature, post.row_count, post.intent)).collect();
+            let n_operations = tables.intents.iter().filter(|intent| intent.has_operations).count();
+            (mine, tables.n_events, n_operations, tables.companies.values().map(|company| company.left.len()).sum::<usize>())
+        };
         assert_eq!(posts, mine.join("; "));
         assert_eq!(self.world.count("SELECT count(*) FROM control.outbox_events").await, n_events as i64);
         assert_eq!(self.world.count("SELECT count(*) FROM control.sheet_intents WHERE operations IS NOT NULL").await, n_operations as i64);

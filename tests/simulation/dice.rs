@@ -35,6 +35,10 @@ impl Dice {
         &among[self.below(among.len())]
     }
 
+    pub fn word(&self, among: &[&'static str]) -> &'static str {
+        among[self.below(among.len())]
+    }
+
     pub fn uuid(&self) -> Uuid {
         Uuid::from_u64_pair(self.next(), self.next())
     }

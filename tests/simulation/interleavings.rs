@@ -132,7 +132,12 @@ async fn settle_and_go_on(world: &mut World) -> Result<(), String> {
 
 fn setup(seed: u64) -> Setup {
     let near_prune = [0, 95, 97, 99];
-    Setup { n_companies: 1 + usize::from(seed % 3 == 0), n_fences: near_prune[usize::try_from(seed % 4).unwrap()], turns: 2, ..Setup::default() }
+    Setup {
+        n_companies: 1 + usize::from(seed.is_multiple_of(3)),
+        n_fences: near_prune[usize::try_from(seed % 4).unwrap()],
+        turns: 2,
+        ..Setup::default()
+    }
 }
 
 #[test]

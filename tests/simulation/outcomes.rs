@@ -26,7 +26,7 @@ async fn sequence(seed: u64, fault: Fault) -> Result<Met, String> {
     let near_prune = [0, 0, 94, 98];
     let n_fences = near_prune[usize::try_from(seed % 4).unwrap()];
     let (unfenced, broken) = fault.parts();
-    let setup = Setup { n_companies: 1 + usize::from(seed % 3 == 0), n_fences, turns: 0, unfenced, broken };
+    let setup = Setup { n_companies: 1 + usize::from(seed.is_multiple_of(3)), n_fences, turns: 0, unfenced, broken };
     let mut world = World::new(seed, setup);
     world.sheets.set_weather(Weather { writes: 2, reads: 12, people: 3 });
     world.database_fails = if seed.is_multiple_of(3) { 60 } else { 0 };

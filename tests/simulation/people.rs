@@ -54,22 +54,22 @@ impl People {
         let row = *dice.pick(&filled);
         match dice.below(14) {
             0..=4 => {
-                let header = *dice.pick(&PEOPLES);
+                let header = dice.word(&PEOPLES);
                 self.taken_back.insert(grid.text(row, header));
                 self.n_typed += 1;
                 grid.set(row, header, Value::Text(format!("typed {}", self.n_typed)));
             }
             5 | 6 => grid.set(row, "Approved", Value::Bool(true)),
-            7 => grid.set(row, *dice.pick(&MACHINES), Value::Text("edited".to_owned())),
+            7 => grid.set(row, dice.word(&MACHINES), Value::Text("edited".to_owned())),
             8 | 9 => {
                 let at = 1 + dice.below(grid.rows.len());
                 grid.insert(at, 1, true).unwrap();
             }
             10 | 11 => self.delete(grid, row),
-            12 => grid.sort(*dice.pick(&["Source", "Target_Sheet", "Amount"]), 0),
+            12 => grid.sort(dice.word(&["Source", "Target_Sheet", "Amount"]), 0),
             _ => {
                 self.has_sorted_apart |= self.sort_apart;
-                grid.sort(*dice.pick(&["Source", "Target_Sheet", "Amount"]), usize::from(self.sort_apart));
+                grid.sort(dice.word(&["Source", "Target_Sheet", "Amount"]), usize::from(self.sort_apart));
             }
         }
     }
@@ -100,7 +100,7 @@ fn edit_active(grid: &mut Grid, dice: &Dice) {
     }
     let row = *dice.pick(&filled);
     match dice.below(4) {
-        0 => grid.set(row, *dice.pick(&["Target_Sheet", "Effective_At", "Source"]), Value::Text("edited".to_owned())),
+        0 => grid.set(row, dice.word(&["Target_Sheet", "Effective_At", "Source"]), Value::Text("edited".to_owned())),
         1 if grid.rows.len() > 2 => grid.delete(row, 1).unwrap(),
         2 => grid.insert(1 + dice.below(grid.rows.len()), 1, true).unwrap(),
         _ => grid.sort("Source", 0),

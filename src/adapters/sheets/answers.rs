@@ -17,7 +17,7 @@ pub use decode::MOST_CELLS;
 /// # Errors
 /// `Unknown` if it cannot be read.
 pub fn read(body: &[u8], titles: &[String]) -> Result<Observed, CallError> {
-    let wire: decode::SpreadsheetWire = send::decoded(body).map_err(|error| classify(&error, Head::default()))?;
+    let wire: decode::SpreadsheetWire = serde_json::from_slice(body).map_err(|error| classify(&send::unreadable(error), Head::default()))?;
     Ok(wire.observed(Some(titles)))
 }
 
@@ -26,7 +26,7 @@ pub fn read(body: &[u8], titles: &[String]) -> Result<Observed, CallError> {
 /// # Errors
 /// `Unknown` if it cannot be read.
 pub fn applied(body: &[u8], echoed: &[EchoRange]) -> Result<Applied, CallError> {
-    let wire: decode::BatchWire = send::decoded(body).map_err(|error| classify(&error, Head::default()))?;
+    let wire: decode::BatchWire = serde_json::from_slice(body).map_err(|error| classify(&send::unreadable(error), Head::default()))?;
     Ok(wire.applied(echoed))
 }
 
@@ -35,6 +35,6 @@ pub fn failure(status: u16, body: &[u8]) -> CallError {
     let (mut parts, ()) = Response::new(()).into_parts();
     parts.status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut head = Head::default();
-    let error = send::refusal(parts, Bytes::copy_from_slice(body), &mut head);
+    let error = send::refusal(parts, &Bytes::copy_from_slice(body), &mut head);
     classify(&error, head)
 }

@@ -37,21 +37,21 @@ pub(super) async fn exchange<T: DeserializeOwned>(
     let collected = body.collect().await;
     if !parts.status.is_success() {
         let bytes = collected.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        return Err(refusal(parts, bytes, head));
+        return Err(refusal(parts, &bytes, head));
     }
     // A body that was cut off is an answer that cannot be read, as in the crate.
     let bytes: Bytes = collected.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    decoded(&bytes)
+    serde_json::from_slice(&bytes).map_err(unreadable)
 }
 
-/// A success.
-pub(super) fn decoded<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(body).map_err(|error| Error::JsonDecodeError(String::new(), error))
+/// A success that says nothing.
+pub(super) fn unreadable(error: serde_json::Error) -> Error {
+    Error::JsonDecodeError(String::new(), error)
 }
 
 /// Anything else.
-pub(super) fn refusal(parts: Parts, body: Bytes, head: &mut Head) -> Error {
+pub(super) fn refusal(parts: Parts, body: &Bytes, head: &mut Head) -> Error {
     let response: Response = common::to_response(parts, Some(body.clone()));
     *head = Head::of(&response);
-    serde_json::from_slice(&body).map_or_else(|_| Error::Failure(response), Error::BadRequest)
+    serde_json::from_slice(body).map_or_else(|_| Error::Failure(response), Error::BadRequest)
 }
