@@ -1,7 +1,7 @@
 //! The crash matrix: the built binary, a real broker, a real PostgreSQL and the emulated Sheets service; the worker aborts at every crash point
 //! of the flow, again and again and once more, is started again, and in the end everything is as if nothing had happened.
 //!
-//! Runs over `CrashPoint::of_workers`, in shares by day (`CRASH_POINTS=all` for all at once), so a new point cannot be forgotten, and a point that is never reached fails.
+//! Runs over [`AT_EVERY_RUN`], or over all of `CrashPoint::of_workers` with `CRASH_POINTS=all`, before a release; a point that is never reached fails.
 //! In process every point is met at each run: tests/stale.rs. The random sibling of the matrix is `crashes_support/chaos.rs`; workers that freeze instead of dying are `crashes_support/frozen.rs`.
 //! Needs `PG_DSN_RW` and `KAFKA_BROKERS` as tests/e2e.rs does.
 
@@ -52,8 +52,16 @@ use supervise::Supervisor;
 
 /// Stories that are told at the same time: most of their time they wait for the broker to miss a dead worker.
 const AT_ONCE: usize = 4;
-/// Days after which every point has had its turn.
-const SHARES: usize = 5;
+/// All points would take minutes: at least one of every part of the flow, and the two that nothing else meets.
+const AT_EVERY_RUN: [CrashPoint; 7] = [
+    CrashPoint::RowLettersWritten,
+    CrashPoint::OffsetStoring,
+    CrashPoint::OffsetStored,
+    CrashPoint::DrainApplied,
+    CrashPoint::PromoteRecorded,
+    CrashPoint::PostAnswered,
+    CrashPoint::EpochChanging,
+];
 /// A worker that is started again after a crash in the first round of the story crashes there again this often at most.
 const AGAIN: usize = 2;
 
@@ -80,20 +88,15 @@ async fn told(point: Option<CrashPoint>) -> State {
     state
 }
 
-/// The points of this run: all would take minutes, so each day has its share, and the two that nothing else meets are always among them.
-/// `CRASH_POINTS=all`, or names separated by commas, for whoever wants others.
+/// The points of this run. `CRASH_POINTS=all`, or names separated by commas, for whoever wants others.
 fn points() -> Vec<CrashPoint> {
     let wanted = database::variable("CRASH_POINTS").unwrap_or_default();
-    let day = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() / (24 * 60 * 60);
-    let is_of_today = |n: usize| n % SHARES == usize::try_from(day).unwrap() % SHARES;
-    let is_always = |point: CrashPoint| matches!(point, CrashPoint::OffsetStoring | CrashPoint::OffsetStored);
-    let is_wanted = |(n, point): (usize, CrashPoint)| match wanted.as_str() {
-        "" => is_of_today(n) || is_always(point),
+    let is_wanted = |point: &CrashPoint| match wanted.as_str() {
+        "" => AT_EVERY_RUN.contains(point),
         "all" => true,
         names => names.split(',').any(|name| name == point.as_str()),
     };
-    let all = CrashPoint::of_workers().enumerate();
-    let points: Vec<CrashPoint> = all.filter(|one| is_wanted(*one)).map(|(_, point)| point).collect();
+    let points: Vec<CrashPoint> = CrashPoint::of_workers().filter(is_wanted).collect();
     assert!(!points.is_empty(), "CRASH_POINTS={wanted} names no crash point");
     points
 }
