@@ -166,15 +166,14 @@ import_files() {
 
 status_of() { curl -s -o /dev/null -w '%{http_code}' --max-time 20 -X POST -H 'Content-Type: application/json' -d '{}' "$1" || true; }
 
-# Until its workflow is alive a webhook answers 404, and before that a 200 that says n8n is starting. Both workflows
-# refuse {}, or its sender, and publish nothing.
+# Until its workflow is alive a webhook answers 404, and before that a 200 that says n8n is starting. For some seconds
+# of a start n8n may also serve the version that was published before, one that asks for no token. {} without the token
+# is refused by the right version with 403, or without a token by the workflow with 400; nothing is published.
 await_webhooks() {
-  local end=$((SECONDS + START_SECONDS)) url=$1 job=$2 hook
+  local end=$((SECONDS + START_SECONDS)) url=$1 job=$2 wanted=400 hook
+  [ -z "${N8N_WEBHOOK_TOKEN:-}${N8N_WEBHOOK_TOKEN_FILE:-}" ] || wanted=403
   for hook in txns.ingest rules.promote; do
-    while true; do
-      case $(status_of "$url/webhook/$hook") in
-        400 | 403) break ;;
-      esac
+    until [ "$(status_of "$url/webhook/$hook")" = "$wanted" ]; do
       # Not n8n_running: the process gets its name a moment after it is started.
       kill -0 "$job" 2>/dev/null || die "n8n ended while starting; its last words: $(tail -n 5 "$HERE/log" | tr '\n' ' ') - the whole log is $HERE/log"
       [ "$SECONDS" -lt "$end" ] || die "the webhook $hook did not answer within $START_SECONDS s; n8n's log is $HERE/log"
