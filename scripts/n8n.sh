@@ -44,7 +44,7 @@ install_n8n() {
   local wanted began=$SECONDS
   wanted=$(cat "$ROOT"/scripts/n8n/package{,-lock}.json | sha256sum)
   [ "$(cat "$APP/installed.sha256" 2>/dev/null || true)" != "$wanted" ] || return 0
-  have npm || die 'npm is missing: install Node.js with npm (any version from 18 on; n8n gets its own Node.js)'
+  have npm || die 'npm is missing: scripts/setup.sh --n8n installs it, or install Node.js with npm (any version from 18 on; n8n gets its own Node.js)'
   mkdir -p "$APP"
   rm -f "$APP/installed.sha256"
   cp "$ROOT"/scripts/n8n/package{,-lock}.json "$APP/"
@@ -128,7 +128,8 @@ n8n_run() {
     N8N_RUNNERS_BROKER_PORT="$runner" \
     DB_TYPE=postgresdb DB_POSTGRESDB_HOST="$host" DB_POSTGRESDB_PORT="$port" DB_POSTGRESDB_DATABASE="$INSTANCE" \
     DB_POSTGRESDB_USER="$ROLE" DB_POSTGRESDB_PASSWORD="$(cat "$HERE/role_password")" \
-    EXECUTIONS_DATA_PRUNE=false N8N_DIAGNOSTICS_ENABLED=false N8N_VERSION_NOTIFICATIONS_ENABLED=false N8N_TEMPLATES_ENABLED=false \
+    EXECUTIONS_DATA_PRUNE=false EXECUTIONS_DATA_SAVE_ON_SUCCESS=none EXECUTIONS_DATA_SAVE_ON_ERROR=none \
+    EXECUTIONS_DATA_SAVE_MANUAL_EXECUTIONS=false N8N_DIAGNOSTICS_ENABLED=false N8N_VERSION_NOTIFICATIONS_ENABLED=false N8N_TEMPLATES_ENABLED=false \
     N8N_PERSONALIZATION_ENABLED=false N8N_DISABLED_MODULES=mcp-registry N8N_LOG_LEVEL="${N8N_LOG_LEVEL:-info}" \
     "$NODE" "$PROGRAM" "$@"
 }

@@ -117,6 +117,14 @@ fn an_answer_is_the_status_and_json_of_the_branch_that_led_to_it() {
 }
 
 #[test]
+fn a_failed_database_tells_its_cause_in_words() {
+    let workflow = read_json(PROMOTE);
+    let said = text(&node_named(&workflow, "Database failed")["parameters"], "jsonOutput");
+    // The Postgres node says {message, error: {..}}: `error` alone would be "[object Object]".
+    assert!(said.contains("cause: String($json.message ?? $json.error)"), "{said}");
+}
+
+#[test]
 fn kafka_gets_the_message_itself_by_company_compressed_and_fully_acknowledged() {
     for ((path, workflow), topic) in workflows().iter().zip(["txns.company.batches", "rules.promote.requests"]) {
         let producers = of_type(workflow, "kafka");
