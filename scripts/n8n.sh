@@ -11,7 +11,7 @@
 #   down      stops it; its database and settings stay
 #
 # Needs a control database with Kylo's schema and a broker: `scripts/up.sh && . .local/env && kylo migrate`,
-# or PG_DSN_RW and KAFKA_* of your own. On PG_DSN_RW's server it makes a database for n8n itself and a role,
+# or PG_DSN_RW (or PG_DSN_RW_FILE) and KAFKA_* of your own. On PG_DSN_RW's server it makes a database for n8n itself and a role,
 # both named by N8N_INSTANCE (default n8n: database n8n, role kylo_n8n). The role owns that database, and in the
 # control database may read the view control.companies and nothing else.
 #
@@ -67,6 +67,14 @@ kafka_node() {
   else
     echo 1
   fi
+}
+
+load_settings() {
+  if [ -z "${PG_DSN_RW:-}" ] && [ -n "${PG_DSN_RW_FILE:-}" ]; then
+    PG_DSN_RW=$(cat "$PG_DSN_RW_FILE") || die 'the file that PG_DSN_RW_FILE names cannot be read'
+    export PG_DSN_RW
+  fi
+  load_env
 }
 
 # --- Its role and database ------------------------------------------------------------------
@@ -215,7 +223,7 @@ tell_of_token() {
 
 up() {
   local began=$SECONDS node token wanted url
-  load_env
+  load_settings
   [ -n "${PG_DSN_RW:-}" ] || die 'PG_DSN_RW is not set: scripts/up.sh && . .local/env'
   [ -n "${KAFKA_BROKERS:-}" ] || die 'KAFKA_BROKERS is not set: scripts/up.sh && . .local/env'
   install_n8n
@@ -256,7 +264,7 @@ up() {
 }
 
 promote() {
-  load_env
+  load_settings
   n8n_running || die 'n8n is not running: scripts/n8n.sh up'
   (n8n_run "$(spare_port)" execute --id=KyloPromoteKafka --rawOutput) 9>&- | "$NODE" "$ROOT/scripts/n8n/answer.mjs"
 }
