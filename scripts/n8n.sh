@@ -11,13 +11,14 @@
 #   down      stops it; its database and settings stay
 #
 # Needs a control database with Kylo's schema and a broker: `scripts/up.sh && . .local/env && kylo migrate`,
-# or PG_DSN_RW and KAFKA_* of your own. On PG_DSN_RW's server it makes a database for n8n itself and a role,
+# or PG_DSN_RW (or PG_DSN_RW_FILE) and KAFKA_* of your own. On PG_DSN_RW's server it makes a database for n8n itself and a role,
 # both named by N8N_INSTANCE (default n8n: database n8n, role kylo_n8n). The role owns that database, and in the
 # control database may read the view control.companies and nothing else.
 #
 #   N8N_KAFKA_NODE=1|2     version of the Kafka node: 2 (acknowledged by all replicas) needs a native part that
 #                          npm alone may not bring; default: 2 where it loads, else 1 (acknowledged by the leader)
-#   N8N_WEBHOOK_TOKEN=...  callers must send it in the header X-Kylo-Token (read from N8N_WEBHOOK_TOKEN_FILE, too)
+#   N8N_WEBHOOK_TOKEN=...  callers must send it in the header X-Kylo-Token (read from N8N_WEBHOOK_TOKEN_FILE, too);
+#                          needed at every `up`: without it the webhooks are open, and `up` says so
 #   KAFKA_TOPIC_TXNS, KAFKA_TOPIC_PROMOTE   other topics than the workflow files name
 #   N8N_INSTANCE=name      another n8n beside the first, with its own database, role, ports and workflows
 
@@ -44,7 +45,7 @@ install_n8n() {
   local wanted began=$SECONDS
   wanted=$(cat "$ROOT"/scripts/n8n/package{,-lock}.json | sha256sum)
   [ "$(cat "$APP/installed.sha256" 2>/dev/null || true)" != "$wanted" ] || return 0
-  have npm || die 'npm is missing: install Node.js with npm (any version from 18 on; n8n gets its own Node.js)'
+  have npm || die 'npm is missing: scripts/setup.sh --n8n installs it, or install Node.js with npm (any version from 18 on; n8n gets its own Node.js)'
   mkdir -p "$APP"
   rm -f "$APP/installed.sha256"
   cp "$ROOT"/scripts/n8n/package{,-lock}.json "$APP/"
@@ -68,11 +69,32 @@ kafka_node() {
   fi
 }
 
+load_settings() {
+  if [ -z "${PG_DSN_RW:-}" ] && [ -n "${PG_DSN_RW_FILE:-}" ]; then
+    PG_DSN_RW=$(cat "$PG_DSN_RW_FILE") || die 'the file that PG_DSN_RW_FILE names cannot be read'
+    export PG_DSN_RW
+  fi
+  load_env
+}
+
 # --- Its role and database ------------------------------------------------------------------
 
 secret() { head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n'; }
 
-sql() { "$(psql_bin)" -XAtq -v ON_ERROR_STOP=1 "$PG_DSN_RW" "$@"; }
+# The password goes through the environment: an argument could be read in the list of processes.
+sql() {
+  local dsn=$PG_DSN_RW login password
+  if [[ $dsn =~ ^([^:/]+://)([^/@]*)@(.*)$ ]]; then
+    login=${BASH_REMATCH[2]} dsn="${BASH_REMATCH[1]}${BASH_REMATCH[2]%%:*}@${BASH_REMATCH[3]}"
+    if [[ $login == *:* ]]; then
+      # In a URL a character may be written as %XX.
+      password=${login#*:} password=${password//\\/\\\\}
+      printf -v password '%b' "${password//%/\\x}"
+      local -x PGPASSWORD=$password
+    fi
+  fi
+  "$(psql_bin)" -XAtq -v ON_ERROR_STOP=1 "$dsn" "$@"
+}
 
 make_role() {
   local password
@@ -91,8 +113,11 @@ ALTER ROLE $ROLE PASSWORD '$password';
 GRANT USAGE ON SCHEMA control TO $ROLE;
 GRANT SELECT ON control.companies TO $ROLE;
 SQL
-  [ "$(sql -c "select count(*) from pg_database where datname = '$INSTANCE'")" = 1 ] ||
+  if [ "$(sql -c "select count(*) from pg_database where datname = '$INSTANCE'")" = 0 ]; then
+    # A new database has nothing imported, whatever an earlier one had.
+    rm -f "$HERE/imported"
     sql -c "create database $INSTANCE owner $ROLE" >&2
+  fi
 }
 
 # --- n8n ------------------------------------------------------------------------------------
@@ -128,7 +153,8 @@ n8n_run() {
     N8N_RUNNERS_BROKER_PORT="$runner" \
     DB_TYPE=postgresdb DB_POSTGRESDB_HOST="$host" DB_POSTGRESDB_PORT="$port" DB_POSTGRESDB_DATABASE="$INSTANCE" \
     DB_POSTGRESDB_USER="$ROLE" DB_POSTGRESDB_PASSWORD="$(cat "$HERE/role_password")" \
-    EXECUTIONS_DATA_PRUNE=false N8N_DIAGNOSTICS_ENABLED=false N8N_VERSION_NOTIFICATIONS_ENABLED=false N8N_TEMPLATES_ENABLED=false \
+    EXECUTIONS_DATA_PRUNE=false EXECUTIONS_DATA_SAVE_ON_SUCCESS=none EXECUTIONS_DATA_SAVE_ON_ERROR=none \
+    EXECUTIONS_DATA_SAVE_MANUAL_EXECUTIONS=false N8N_DIAGNOSTICS_ENABLED=false N8N_VERSION_NOTIFICATIONS_ENABLED=false N8N_TEMPLATES_ENABLED=false \
     N8N_PERSONALIZATION_ENABLED=false N8N_DISABLED_MODULES=mcp-registry N8N_LOG_LEVEL="${N8N_LOG_LEVEL:-info}" \
     "$NODE" "$PROGRAM" "$@"
 }
@@ -141,10 +167,13 @@ tell() { # what n8n's command line says goes to a log: it is long
     die "n8n $1 failed; its last words: $(tail -n 3 "$HERE/import.log" | tr '\n' ' ') - the whole log is $HERE/import.log"
 }
 
+webhook_token() {
+  if [ -n "${N8N_WEBHOOK_TOKEN_FILE:-}" ]; then cat "$N8N_WEBHOOK_TOKEN_FILE"; else printf %s "${N8N_WEBHOOK_TOKEN:-}"; fi
+}
+
 # What is imported, and whether that has been done.
 write_files() {
-  local node=$1 token=${N8N_WEBHOOK_TOKEN:-}
-  [ -z "${N8N_WEBHOOK_TOKEN_FILE:-}" ] || token=$(cat "$N8N_WEBHOOK_TOKEN_FILE")
+  local node=$1 token=$2
   rm -rf "$HERE/import"
   mkdir -p "$HERE/import/workflows"
   ROLE=$ROLE ROLE_PASSWORD=$(cat "$HERE/role_password") KAFKA_NODE=$node WEBHOOK_TOKEN=$token \
@@ -182,9 +211,18 @@ await_webhooks() {
   done
 }
 
+# Each time: a variable that was forgotten opens webhooks that asked for a token before.
+tell_of_token() {
+  if [ -n "$1" ]; then
+    say 'n8n: callers of the webhooks must send the token in the header X-Kylo-Token'
+  else
+    say 'n8n: no token is asked: the webhooks answer everyone on this machine (N8N_WEBHOOK_TOKEN, see --help)'
+  fi
+}
+
 up() {
-  local began=$SECONDS node wanted url
-  load_env
+  local began=$SECONDS node token wanted url
+  load_settings
   [ -n "${PG_DSN_RW:-}" ] || die 'PG_DSN_RW is not set: scripts/up.sh && . .local/env'
   [ -n "${KAFKA_BROKERS:-}" ] || die 'KAFKA_BROKERS is not set: scripts/up.sh && . .local/env'
   install_n8n
@@ -192,8 +230,12 @@ up() {
   [ -e "$PROGRAM" ] || ln -s "$APP/node_modules/n8n/bin/n8n" "$PROGRAM"
   make_role
   node=$(kafka_node)
-  wanted=$(write_files "$node")
+  token=$(webhook_token) || die 'the file that N8N_WEBHOOK_TOKEN_FILE names cannot be read'
+  # The files hold passwords: they go however this ends.
+  trap 'rm -rf "$HERE/import"' EXIT
+  wanted=$(write_files "$node" "$token")
   if n8n_running && [ "$(cat "$HERE/imported" 2>/dev/null || true)" = "$wanted" ]; then
+    tell_of_token "$token"
     say "n8n: runs already on http://127.0.0.1:$(cat "$HERE/port")"
     return
   fi
@@ -206,7 +248,7 @@ up() {
     import_files
     echo "$wanted" >"$HERE/imported"
   fi
-  (umask 077 && rm -rf "$HERE/import")
+  rm -rf "$HERE/import"
   DETACH=(setsid)
   (cd "$HERE" && n8n_run "$(cat runner_port)" start >log 2>&1 </dev/null 8>&- 9>&-) &
   echo $! >"$HERE/pid"
@@ -216,11 +258,12 @@ up() {
     1) say 'n8n: Kafka node version 1, acknowledged by the leader (version 2 needs a native part that npm alone does not bring; see RUNBOOK.md)' ;;
     *) say "n8n: Kafka node version $node, acknowledged by all replicas in sync" ;;
   esac
+  tell_of_token "$token"
   say "n8n: started on $url in $(since "$began") (webhooks $url/webhook/txns.ingest and /webhook/rules.promote; log $HERE/log)"
 }
 
 promote() {
-  load_env
+  load_settings
   n8n_running || die 'n8n is not running: scripts/n8n.sh up'
   (n8n_run "$(spare_port)" execute --id=KyloPromoteKafka --rawOutput) 9>&- | "$NODE" "$ROOT/scripts/n8n/answer.mjs"
 }

@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
-# Usage: scripts/setup.sh
+# Usage: scripts/setup.sh [--n8n]
 #
 # Installs what building, testing and the demo need on a bare Debian or Ubuntu, through the system's
 # package client: PostgreSQL, Java 17, Maven, a C toolchain, OpenSSL and zlib headers, Python with venv,
 # Node.js (it runs the code of the n8n workflows in tests), git, curl, and Rust where cargo is missing or too old. Where all of it is there, it does nothing and
 # ends within a second. Needs root or sudo only when something is missing.
+#
+#   --n8n   npm, too, with which scripts/n8n.sh installs n8n
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
+NPM=0
 case ${1:-} in
   '') ;;
+  --n8n) NPM=1 ;;
   -h | --help)
     usage "$0"
     exit 0
@@ -48,13 +52,19 @@ have pkg-config || missing+=(pkg-config)
 have pkg-config && pkg-config --exists openssl || missing+=(libssl-dev)
 have pkg-config && pkg-config --exists zlib || missing+=(zlib1g-dev)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
-node_is_fine || missing+=(nodejs)
+# A Node.js that is too old is not replaced: the package manager has no other.
+have node || missing+=(nodejs)
+[ "$NPM" = 0 ] || have npm || missing+=(npm)
 have git || missing+=(git)
 have curl || missing+=(curl)
 [ -s /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 { have setpriv && have flock; } || missing+=(util-linux)
 
+# Only tests/workflows.rs needs it, which says so: a release whose packages are older can do everything else.
+warn_of_old_node() { node_is_fine || say "setup: this system's Node.js is older than $NODE_MIN: install a newer one to run tests/workflows.rs"; }
+
 if [ ${#missing[@]} -eq 0 ] && rust_is_fine; then
+  warn_of_old_node
   say 'setup: everything is there'
   exit 0
 fi
@@ -163,7 +173,6 @@ rust_is_fine || install_rust || die "Rust could not be installed: check the netw
 
 [ -n "$(pg_bin)" ] || die "PostgreSQL is installed, but no version >= $PG_MIN was found in /usr/lib/postgresql or PATH"
 [ -n "$(java_bin)" ] || die "Java is installed, but no version >= $JAVA_MIN was found in JAVA_HOME, PATH or /usr/lib/jvm"
-# Only tests/workflows.rs needs it, which says so: a release whose packages are older can do everything else.
-node_is_fine || say "setup: this system's Node.js is older than $NODE_MIN: install a newer one to run tests/workflows.rs"
+warn_of_old_node
 rust_is_fine || die "Rust is still older than $RUST_MIN or lacks clippy or rustfmt: update it with rustup (https://rustup.rs)"
 say 'setup: done'

@@ -25,6 +25,7 @@ esac
 cd "$ROOT"
 ! kafka_is_external || die 'KAFKA_BROKERS names a broker that is not of this clone: unset it'
 ! pg_is_external || die 'PG_DSN_RW names a server that is not of this clone: unset it'
+mkdir -p "$LOCAL"
 exec 8>"$LOCAL/test-n8n.lock"
 flock -n 8 || die 'another scripts/test-n8n.sh is at work in this clone'
 
@@ -48,7 +49,9 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-scripts/setup.sh
+# n8n first: where it cannot be installed, nobody waits for a build.
+scripts/setup.sh --n8n
+scripts/n8n.sh install
 find_cargo
 KYLO=${N8N_TEST_KYLO:-}
 if [ -z "$KYLO" ]; then

@@ -3,7 +3,9 @@
 // Called by scripts/n8n.sh: writes what n8n imports into FOLDER: credentials.json (mode 0600; n8n encrypts them when it
 // imports them) and workflows/, the two workflows as this installation wants them. From the environment:
 //   PG_DSN_RW, ROLE, ROLE_PASSWORD   where the control database is, and the role that n8n reads its view with
-//   KAFKA_*                          as kylo reads them
+//   KAFKA_BROKERS, KAFKA_TOPIC_TXNS, KAFKA_TOPIC_PROMOTE, KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CA_LOCATION, KAFKA_SASL_MECHANISM,
+//   KAFKA_SASL_USERNAME (KAFKA_USERNAME), KAFKA_SASL_PASSWORD (KAFKA_PASSWORD) or KAFKA_SASL_PASSWORD_FILE: as kylo reads them; its
+//                                    other names for them, and client certificates, are not read
 //   KAFKA_NODE                       version of the Kafka node: 2, or 1 where n8n lacks the native part of 2
 //   WEBHOOK_TOKEN                    when set, callers must send it in the header X-Kylo-Token
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -25,7 +27,8 @@ function kafka() {
   if (plain.ssl && env.KAFKA_SSL_CA_LOCATION) plain.ca = readFileSync(env.KAFKA_SSL_CA_LOCATION, 'utf8');
   if (!protocol.startsWith('SASL')) return plain;
   const username = env.KAFKA_SASL_USERNAME ?? env.KAFKA_USERNAME;
-  const password = env.KAFKA_SASL_PASSWORD ?? env.KAFKA_PASSWORD;
+  const file = env.KAFKA_SASL_PASSWORD_FILE;
+  const password = file ? readFileSync(file, 'utf8').replace(/\r?\n$/, '') : (env.KAFKA_SASL_PASSWORD ?? env.KAFKA_PASSWORD);
   return { ...plain, authentication: true, username, password, saslMechanism: (env.KAFKA_SASL_MECHANISM ?? 'plain').toLowerCase() };
 }
 

@@ -129,6 +129,12 @@ def n8n_is_the_version_that_the_tests_run():
     assert SERVICES["n8n"]["image"] == f"n8nio/n8n:{pinned['dependencies']['n8n']}"
 
 
+def n8n_saves_no_runs_because_they_hold_bank_rows():
+    env = SERVICES["n8n"]["environment"]
+    assert (env["EXECUTIONS_DATA_SAVE_ON_SUCCESS"], env["EXECUTIONS_DATA_SAVE_ON_ERROR"]) == ("none", "none")
+    assert (env["EXECUTIONS_DATA_SAVE_MANUAL_EXECUTIONS"], env["EXECUTIONS_DATA_PRUNE"]) == ("false", "false")
+
+
 def the_topics_have_their_partitions_and_retention():
     script = SERVICES["topics"]["command"][0]
     for topic, partitions in (("txns.company.batches", 16), ("rules.promote.requests", 8), ("kylo.events", 8)):

@@ -159,6 +159,15 @@ fn a_row_larger_than_a_message_is_rejected_and_its_neighbours_go_out() {
 }
 
 #[test]
+fn more_rows_of_one_transaction_than_a_message_takes_are_rejected_with_that_reason() {
+    let rows = vec![row("\"1\"", ",\"id\":\"same\",\"amount\":1"); 11];
+    let answer = run_one(Work::ingest(format!(r#"{{"transactions":[{}]}}"#, rows.join(","))).limits(10, 100_000));
+    assert_eq!((&answer["status"], reject_places(&answer)), (&json!(422), (0..11).collect::<Vec<_>>()));
+    let reason = answer["answer"]["rejects"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("11 rows say they are the same transaction") && !reason.contains("shorten"), "{reason}");
+}
+
+#[test]
 fn without_the_requests_bytes_a_number_that_may_be_rounded_is_rejected() {
     let body = json!({"transactions": [
         {"company_id": "710", "amount": -12.34, "date": "2025-08-26", "description": "A"},

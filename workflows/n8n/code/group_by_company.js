@@ -350,7 +350,10 @@ function chunks(rows, budget, rejects) {
   for (const unit of units(rows)) {
     const bytes = unit.reduce((sum, row) => sum + size(row), 0);
     if (bytes > budget || unit.length > MAX_ROWS) {
-      const reason = `the row does not fit into a message of ${MAX_BYTES} bytes: shorten its texts`;
+      const reason =
+        unit.length > MAX_ROWS
+          ? `${unit.length} rows say they are the same transaction, and a message takes ${MAX_ROWS} rows: give each transaction an id of its own, or send it once`
+          : `the row does not fit into a message of ${MAX_BYTES} bytes: shorten its texts`;
       unit.forEach(({ index }) => rejects.push({ index, reason }));
       continue;
     }
