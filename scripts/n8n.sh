@@ -107,7 +107,15 @@ port_of() { # NAME OFFSET
   echo "$port"
 }
 
+await_free_port() {
+  local end=$((SECONDS + 10)) port
+  port=$(cat "$HERE/port" 2>/dev/null || true)
+  while [ -n "$port" ] && port_taken "$port" && [ "$SECONDS" -lt "$end" ]; do sleep 0.1; done
+}
+
 # n8n with its settings: `n8n_run BROKER_PORT ARGUMENTS...`. Nothing of the caller's environment gets in but the path.
+# With pruning on, n8n would keep what it does not save (bank rows) in its database until the next pruning; with it
+# off, a run is deleted when it ends.
 n8n_run() {
   local runner=$1 server host port
   shift
@@ -120,7 +128,7 @@ n8n_run() {
     N8N_RUNNERS_BROKER_PORT="$runner" \
     DB_TYPE=postgresdb DB_POSTGRESDB_HOST="$host" DB_POSTGRESDB_PORT="$port" DB_POSTGRESDB_DATABASE="$INSTANCE" \
     DB_POSTGRESDB_USER="$ROLE" DB_POSTGRESDB_PASSWORD="$(cat "$HERE/role_password")" \
-    N8N_DIAGNOSTICS_ENABLED=false N8N_VERSION_NOTIFICATIONS_ENABLED=false N8N_TEMPLATES_ENABLED=false \
+    EXECUTIONS_DATA_PRUNE=false N8N_DIAGNOSTICS_ENABLED=false N8N_VERSION_NOTIFICATIONS_ENABLED=false N8N_TEMPLATES_ENABLED=false \
     N8N_PERSONALIZATION_ENABLED=false N8N_DISABLED_MODULES=mcp-registry N8N_LOG_LEVEL="${N8N_LOG_LEVEL:-info}" \
     "$NODE" "$PROGRAM" "$@"
 }
@@ -138,10 +146,10 @@ write_files() {
   local node=$1 token=${N8N_WEBHOOK_TOKEN:-}
   [ -z "${N8N_WEBHOOK_TOKEN_FILE:-}" ] || token=$(cat "$N8N_WEBHOOK_TOKEN_FILE")
   rm -rf "$HERE/import"
-  mkdir -p "$HERE/import"
+  mkdir -p "$HERE/import/workflows"
   ROLE=$ROLE ROLE_PASSWORD=$(cat "$HERE/role_password") KAFKA_NODE=$node WEBHOOK_TOKEN=$token \
     "$NODE" "$ROOT/scripts/n8n/files.mjs" "$HERE/import"
-  cat "$HERE"/import/*.json | sha256sum
+  cat "$HERE"/import/*.json "$HERE"/import/workflows/*.json | sha256sum
 }
 
 import_files() {
@@ -149,8 +157,8 @@ import_files() {
   : >"$HERE/import.log"
   # Credentials first: a workflow finds them by name when it is imported.
   tell import:credentials --input="$HERE/import/credentials.json"
-  for file in "$HERE"/import/n8n_*.json; do
-    tell import:workflow --input="$file"
+  tell import:workflow --separate --input="$HERE/import/workflows"
+  for file in "$HERE"/import/workflows/*.json; do
     id=$("$NODE" -p 'JSON.parse(fs.readFileSync(process.argv[1])).id' "$file")
     tell publish:workflow --id="$id"
   done
@@ -158,16 +166,17 @@ import_files() {
 
 status_of() { curl -s -o /dev/null -w '%{http_code}' --max-time 20 -X POST -H 'Content-Type: application/json' -d '{}' "$1" || true; }
 
-# A webhook answers 404 until its workflow is alive; {} is refused by both workflows and publishes nothing.
+# Until its workflow is alive a webhook answers 404, and before that a 200 that says n8n is starting. Both workflows
+# refuse {}, or its sender, and publish nothing.
 await_webhooks() {
-  local end=$((SECONDS + START_SECONDS)) url=$1 hook
+  local end=$((SECONDS + START_SECONDS)) url=$1 job=$2 hook
   for hook in txns.ingest rules.promote; do
     while true; do
       case $(status_of "$url/webhook/$hook") in
-        000 | 404 | 5??) ;;
-        *) break ;;
+        400 | 403) break ;;
       esac
-      n8n_running || die "n8n ended while starting; its last words: $(tail -n 5 "$HERE/log" | tr '\n' ' ') - the whole log is $HERE/log"
+      # Not n8n_running: the process gets its name a moment after it is started.
+      kill -0 "$job" 2>/dev/null || die "n8n ended while starting; its last words: $(tail -n 5 "$HERE/log" | tr '\n' ' ') - the whole log is $HERE/log"
       [ "$SECONDS" -lt "$end" ] || die "the webhook $hook did not answer within $START_SECONDS s; n8n's log is $HERE/log"
       sleep 0.3
     done
@@ -190,6 +199,8 @@ up() {
     return
   fi
   down
+  # A process loses its name before its sockets: the port it had is free a moment later.
+  await_free_port
   port_of port 300 >/dev/null
   port_of runner_port 310 >/dev/null
   if [ "$(cat "$HERE/imported" 2>/dev/null || true)" != "$wanted" ]; then
@@ -201,7 +212,7 @@ up() {
   (cd "$HERE" && n8n_run "$(cat runner_port)" start >log 2>&1 </dev/null 8>&- 9>&-) &
   echo $! >"$HERE/pid"
   url="http://127.0.0.1:$(cat "$HERE/port")"
-  await_webhooks "$url"
+  await_webhooks "$url" "$(cat "$HERE/pid")"
   case $node in
     1) say 'n8n: Kafka node version 1, acknowledged by the leader (version 2 needs a native part that npm alone does not bring; see RUNBOOK.md)' ;;
     *) say "n8n: Kafka node version $node, acknowledged by all replicas in sync" ;;

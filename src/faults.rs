@@ -1,100 +1,53 @@
-//! Crash points: named places in the flow at which a test can stop a worker for good, as a kill would.
+//! Faults that tests plant: crash points, at which a worker can be stopped for good or frozen, and bugs, which break the protocol in one place.
 //!
-//! Handed in as a value, so tests stay parallel. Without the feature `faults` this is a zero-sized type that does nothing.
-
-/// Where a worker can be stopped. One name per line of the tables in the documentation of the crate and of `flow::relay`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CrashPoint {
-    /// The lease is taken, nothing is read.
-    PostLeased,
-    /// The spreadsheet is read and planned.
-    PostRead,
-    /// Answers are in the company's database, no intent is written.
-    PostAnswered,
-    /// The intent is `planned`.
-    PostPlanned,
-    /// The intent is `sent`, the call has not begun.
-    PostSending,
-    /// The call has returned, nothing is recorded.
-    PostAnswerRead,
-    /// The ledger has it.
-    PostConfirmed,
-    /// Outbox rows are claimed, nothing is sent.
-    RelayClaimed,
-    /// The broker has acknowledged them, nothing is marked.
-    RelayAcknowledged,
-    /// They are marked.
-    RelayMarked,
-}
-
-impl CrashPoint {
-    /// Those of the poster.
-    pub const ALL: [Self; 7] =
-        [Self::PostLeased, Self::PostRead, Self::PostAnswered, Self::PostPlanned, Self::PostSending, Self::PostAnswerRead, Self::PostConfirmed];
-
-    /// Those of the relay.
-    pub const RELAY: [Self; 3] = [Self::RelayClaimed, Self::RelayAcknowledged, Self::RelayMarked];
-}
-
-#[cfg(not(feature = "faults"))]
-mod quiet {
-    /// Does nothing.
-    #[derive(Clone, Copy, Debug, Default)]
-    pub struct Faults;
-
-    impl Faults {
-        /// Passes.
-        #[expect(clippy::unused_async, reason = "the armed twin of this function waits")]
-        pub async fn reached(&self, _point: super::CrashPoint) {}
-    }
-}
+//! Crash points are reached through a [`Faults`] that is handed in, so tests stay parallel; bugs are asked for by [`planted`], because they sit in
+//! pure code too. Both are there with the feature `faults` alone: without it [`Faults`] is a zero-sized type that does nothing and
+//! [`planted`] is `false` at compile time. In a process they are set by `FAULTS_CRASH_AT=point[:n]` (abort at the n-th time the point is
+//! reached) and `FAULTS_BUG=bug`; in a test by [`Faults::arm`] and [`plant`].
+//!
+//! What must never happen here: a release build with the feature; a crash point that `tests/crashes.rs` does not run through, or a bug that
+//! no check of `tests/planted.rs` catches (both go through `ALL`).
 
 #[cfg(feature = "faults")]
-mod armed {
-    use std::sync::{Arc, Mutex, PoisonError};
+mod armed;
+mod bugs;
+mod points;
+#[cfg(not(feature = "faults"))]
+mod quiet;
 
-    use tokio::sync::Notify;
+#[cfg(feature = "faults")]
+pub use armed::{Faults, Planted, plant, planted};
+pub use bugs::Bug;
+pub use points::CrashPoint;
+#[cfg(not(feature = "faults"))]
+pub use quiet::{Faults, planted};
 
-    use super::CrashPoint;
+/// An enum whose variants have a name and say in a sentence what they are, and that cannot grow without `ALL` growing.
+macro_rules! named {
+    ($(#[$meta:meta])* pub enum $enum:ident { $($variant:ident = $name:literal: $says:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $enum { $(#[doc = $says] $variant,)+ }
 
-    /// Stops whoever reaches the armed point: the test hears of it and drops the stopped future.
-    #[derive(Clone, Debug, Default)]
-    pub struct Faults {
-        inner: Arc<Inner>,
-    }
+        impl $enum {
+            /// All of them, in the order of the flow.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-    #[derive(Debug, Default)]
-    struct Inner {
-        armed: Mutex<Option<CrashPoint>>,
-        hit: Notify,
-    }
+            /// Stable snake_case name.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
 
-    impl Faults {
-        /// The next worker that reaches `point` stops there.
-        pub fn arm(&self, point: CrashPoint) {
-            *self.inner.armed.lock().unwrap_or_else(PoisonError::into_inner) = Some(point);
-        }
+            /// What it is, for people.
+            pub const fn says(self) -> &'static str {
+                match self { $(Self::$variant => $says,)+ }
+            }
 
-        /// Waits until a worker has stopped.
-        pub async fn hit(&self) {
-            self.inner.hit.notified().await;
-        }
-
-        /// Passes, or stops for good if this point is armed.
-        pub async fn reached(&self, point: CrashPoint) {
-            let is_armed = {
-                let mut armed = self.inner.armed.lock().unwrap_or_else(PoisonError::into_inner);
-                (*armed == Some(point)).then(|| armed.take()).is_some()
-            };
-            if is_armed {
-                self.inner.hit.notify_one();
-                std::future::pending::<()>().await;
+            /// The one of this name.
+            pub fn parse(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|one| one.as_str() == name)
             }
         }
-    }
+    };
 }
-
-#[cfg(feature = "faults")]
-pub use armed::Faults;
-#[cfg(not(feature = "faults"))]
-pub use quiet::Faults;
+use named;

@@ -24,7 +24,8 @@
 //! # Modules, in the order of the flow
 //! - [`domain`]: what things are and what is decided. Pure: no I/O, no clock, cannot fail for outside reasons.
 //! - [`ports`]: what a test must be able to replace: the message source, the spreadsheet service, the publisher of events. There is no port over Postgres:
-//!   transactions are the design, and a double would hide exactly the races that matter.
+//!   transactions are the design, and a double would hide exactly the races that matter. One exception, for the sake of just those races:
+//!   the poster's transactions (`flow::post`, `PostStore`), each of which is one method, so that their orders can be played through by the thousand.
 //! - [`flow`]: the story. All control flow lives here; leaves are pure functions or SQL.
 //! - [`store`]: every SQL statement.
 //! - [`adapters`]: the edge: librdkafka, google-sheets4, HTTP. They own foreign types and know no rule.

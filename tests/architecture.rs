@@ -20,7 +20,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("faults", &[]),
     ("config", &["config", "domain"]),
     ("telemetry", &["telemetry", "config", "domain"]),
-    ("store", &["store", "domain", "flow::work"]),
+    ("store", &["store", "domain", "flow::work", "faults"]),
     ("flow", &["flow", "domain", "ports", "store", "faults"]),
     (
         "audit",

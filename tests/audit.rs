@@ -4,11 +4,10 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+use company_world::database;
+
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod company_world;
-#[expect(dead_code, reason = "other tests use the rest of it")]
-#[path = "support/database.rs"]
-mod database;
 #[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "e2e/databases.rs"]
 mod databases;

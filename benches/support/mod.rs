@@ -19,7 +19,7 @@ use kylo::flow::consume::{ConsumeParts, ConsumeSettings, Consumer, NoMetrics, Tx
 use kylo::flow::decode::{Decoded, RawMessage, decode_txns};
 use kylo::flow::ingest::{self, Ingest, IngestOptions};
 use kylo::flow::lanes::LaneLimits;
-use kylo::flow::post::{Poster, PosterOptions};
+use kylo::flow::post::{PgPostStore, Poster, PosterOptions};
 use kylo::flow::routing::{Routing, RoutingCache};
 use kylo::flow::work::{Handled, Position, Record, Stuck, TxnsWork};
 use kylo::store::control::budget::Budget;
@@ -256,9 +256,7 @@ impl World {
         let budget = Arc::new(Budget::new(self.control.clone(), key.client_email(), 60, 60));
         let options = SheetsOptions::new(endpoint(&sheets.url())?, key, budget, Arc::new(|_, _| {}));
         let poster = Poster::new(PosterOptions {
-            control: self.control.clone(),
-            pools: Arc::clone(&self.pools),
-            routing: Arc::clone(&self.routing),
+            store: PgPostStore::new(self.control.clone(), Arc::clone(&self.pools), Arc::clone(&self.routing)),
             gateway: Some(Arc::new(GoogleSheets::new(options)?)),
             clock: Arc::new(SystemClock),
             environment: "bench".to_owned(),

@@ -1,7 +1,7 @@
 // Usage: node scripts/n8n/files.mjs FOLDER
 //
 // Called by scripts/n8n.sh: writes what n8n imports into FOLDER: credentials.json (mode 0600; n8n encrypts them when it
-// imports them) and the two workflows as this installation wants them. From the environment:
+// imports them) and workflows/, the two workflows as this installation wants them. From the environment:
 //   PG_DSN_RW, ROLE, ROLE_PASSWORD   where the control database is, and the role that n8n reads its view with
 //   KAFKA_*                          as kylo reads them
 //   KAFKA_NODE                       version of the Kafka node: 2, or 1 where n8n lacks the native part of 2
@@ -50,5 +50,5 @@ for (const [file, topic] of Object.entries(topics)) {
       node.credentials = { httpHeaderAuth: { id: token.id, name: token.name } };
     }
   }
-  writeFileSync(join(folder, file), JSON.stringify(workflow));
+  writeFileSync(join(folder, 'workflows', file), JSON.stringify(workflow));
 }

@@ -99,6 +99,12 @@ impl Typed {
     }
 }
 
+/// What tests want to go wrong in this process.
+#[cfg(feature = "faults")]
+pub fn faults() -> BTreeMap<String, String> {
+    std::env::vars().filter(|(name, _)| name.starts_with("FAULTS_")).collect()
+}
+
 /// The variables that are ours by name, as text.
 fn texts(variables: impl IntoIterator<Item = (OsString, OsString)>, problems: &mut Vec<Problem>) -> BTreeMap<String, String> {
     let mut texts = BTreeMap::new();

@@ -256,3 +256,6 @@ fn refuse_clashes(routes: &mut Routes, bound: &Bound) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,7 +64,29 @@ fn iso_day(day: &str) -> Result<NaiveDate, DateError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn every_day_of_the_calendar_is_read_back_as_it_is_written(days in 0..3_652_059_i32, seconds in 0..86_400_u32, minutes in -1_439..=1_439_i32) {
+            let date = NaiveDate::from_num_days_from_ce_opt(days + 1).unwrap();
+            prop_assert_eq!(business_date(&date.to_string()), Ok(date));
+            let (sign, offset) = (if minutes < 0 { '-' } else { '+' }, minutes.abs());
+            let text = format!("{date}T{:02}:{:02}:{:02}{sign}{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60, offset / 60, offset % 60);
+            prop_assert_eq!(business_date(&text), Ok(date), "the day in its own offset");
+            let utc = date.and_hms_opt(0, 0, 0).unwrap().and_utc().timestamp() + i64::from(seconds) - i64::from(minutes) * 60;
+            prop_assert_eq!(instant(&text).unwrap().timestamp(), utc);
+        }
+
+        #[test]
+        fn no_text_but_a_date_is_taken_for_one(text in "[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9T:Z+. -]{0,30}") {
+            if let Ok(date) = business_date(&text) {
+                prop_assert_eq!(date.to_string(), &text[..10]);
+            }
+        }
+    }
 
     fn day(text: &str) -> Result<String, DateError> {
         business_date(text).map(|d| d.to_string())

@@ -190,7 +190,41 @@ pub fn last_post(control: &ObservedTab) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_batch_takes_an_id_that_is_free_and_any_two_planned_upon_one_state_exclude_each_other(
+            generations in prop::collection::btree_set(1..300_i64, 0..150),
+            confirmed in 0..300_i64,
+        ) {
+            let metadata: Vec<_> = generations.iter().map(|n| entry(*n, 1)).collect();
+            let requests = frame(&metadata, confirmed);
+            let Request::CreateMetadata { id: taken, .. } = &requests[0] else { panic!("no fence") };
+            prop_assert!(metadata.iter().all(|entry| entry.id != *taken));
+            prop_assert_eq!(&frame(&metadata, confirmed)[0], &requests[0]);
+            let deletes = requests.iter().any(|request| matches!(request, Request::DeleteMetadata { .. }));
+            let replaces = requests.iter().any(|request| matches!(request, Request::DeleteSheet { .. }));
+            prop_assert!(replaces || !deletes, "entries are deleted without a new epoch");
+            let own = Request::DeleteMetadata { id: *taken };
+            prop_assert!(!requests.contains(&own));
+        }
+
+        #[test]
+        fn a_batch_has_landed_exactly_if_its_own_entry_is_there(
+            entries in prop::collection::btree_map(1..12_i64, 1..4_u128, 0..8),
+            generation in 1..12_i64,
+            confirmed in 0..12_i64,
+        ) {
+            let metadata: Vec<_> = entries.iter().map(|(n, intent)| entry(*n, *intent)).collect();
+            let verdict = judge(&metadata, confirmed, generation, Uuid::from_u128(1));
+            prop_assert_eq!(verdict == Verdict::Landed, entries.get(&generation) == Some(&1));
+            let may_land = matches!(verdict, Verdict::OursAbsent | Verdict::Restored);
+            prop_assert_eq!(may_land, !entries.contains_key(&generation) && (highest(&metadata) < generation || highest(&metadata) < confirmed));
+        }
+    }
 
     fn mark(intent: u128) -> Mark {
         Mark { intent: Uuid::from_u128(intent), spreadsheet: "s1".to_owned(), environment: "default".to_owned() }

@@ -158,7 +158,45 @@ pub fn conflicts<'a>(proposals: impl IntoIterator<Item = &'a Proposal>) -> BTree
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::domain::triage::{Decision, decide};
+
+    fn some_proposals() -> impl Strategy<Value = Vec<Proposal>> {
+        prop::collection::vec(("[a-eA-E]{1,2}", "[XY]").prop_map(|(source, header)| proposal(&source, &header)), 0..8)
+    }
+
+    proptest! {
+        #[test]
+        fn merging_once_is_merging_twice_and_a_version_is_made_only_by_a_change(before in some_proposals(), approved in some_proposals()) {
+            let before = RuleSet::default().merge(&before.iter().collect::<Vec<_>>(), at(0), ids()).rules;
+            let approved: Vec<&Proposal> = approved.iter().collect();
+            let merged = before.merge(&approved, at(1), ids());
+            prop_assert_eq!(merged.rules.version, before.version + i32::from(!merged.changed.is_empty()));
+            prop_assert_eq!(merged.rules.checksum() == before.checksum(), merged.changed.is_empty());
+            let again = merged.rules.merge(&approved, at(2), ids());
+            prop_assert!(again.changed.is_empty());
+            prop_assert_eq!(&again.rules, &merged.rules);
+            for rule in before.sorted() {
+                let now = merged.rules.get(&rule.source_norm).unwrap();
+                let is_approved = approved.iter().any(|proposal| proposal.source_norm == rule.source_norm);
+                prop_assert!(is_approved || now == rule, "a rule that nobody touched has changed");
+            }
+            let keys: BTreeSet<_> = merged.rules.sorted().into_iter().map(|rule| rule.source_norm.clone()).collect();
+            prop_assert_eq!(keys.len(), merged.rules.sorted().len());
+        }
+
+        #[test]
+        fn a_description_is_decided_by_the_rule_of_its_normal_form_and_by_no_other(rules in some_proposals(), text in "[a-fA-F ]{0,3}") {
+            let rules = RuleSet::default().merge(&rules.iter().collect::<Vec<_>>(), at(0), ids()).rules;
+            let norm = crate::domain::text::normalise(&text);
+            match decide(&norm, &rules) {
+                Decision::Matched(rule) => prop_assert_eq!(&rule.source_norm, &norm),
+                Decision::Pending => prop_assert!(norm.is_empty() || rules.sorted().iter().all(|rule| rule.source_norm != norm)),
+            }
+        }
+    }
 
     fn proposal(source: &str, header: &str) -> Proposal {
         let source_norm = crate::domain::text::normalise(source);

@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use super::routing::RoutingCache;
 use super::source::MessageSource;
+use crate::faults::Faults;
 
 pub mod handle;
 pub mod status;
@@ -101,6 +102,13 @@ impl<T: Topic> Consumer<T> {
         let first = ConsumerStatus { topic: settings.topic.clone(), group: settings.group.clone(), ..ConsumerStatus::default() };
         let (sender, status) = watch::channel(first);
         Self { engine: engine::Engine::new(settings, parts, topic, source, sender), status }
+    }
+
+    /// With faults of a test.
+    #[must_use]
+    pub fn with_faults(mut self, faults: Faults) -> Self {
+        self.engine.set_faults(faults);
+        self
     }
 
     /// The consumer's status, for health, metrics and people.

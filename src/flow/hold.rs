@@ -15,6 +15,7 @@ use super::consume::topics::Topic;
 use super::routing::Routing;
 use super::work::Stuck;
 use crate::domain::ids::CompanyId;
+use crate::faults::{Bug, CrashPoint, planted};
 use crate::store::control::held;
 use crate::store::control::trouble::{self, Trouble, TroubleState};
 use crate::store::pools::{PATIENCE, within};
@@ -56,6 +57,7 @@ pub async fn drain<T: Topic>(
         if !within(PATIENCE, trouble::lease_drain(pool, name, kind, holder, DRAIN_LEASE)).await? {
             return Ok(Drained::Elsewhere);
         }
+        handler.faults.reached(CrashPoint::DrainLeased).await;
         if stop.is_cancelled() {
             within(PATIENCE, trouble::release_drain(pool, name, kind, holder, None)).await?;
             return Ok(Drained::Stopped);
@@ -67,8 +69,10 @@ pub async fn drain<T: Topic>(
             Routing::Unknown => None,
         };
         let chunk = within(PATIENCE, held::head(pool, name, &handler.name, CHUNK_MESSAGES, CHUNK_BYTES)).await?;
+        handler.faults.reached(CrashPoint::DrainRead).await;
         if chunk.is_empty() {
             if within(PATIENCE, held::finish(pool, name, kind, &handler.name)).await? {
+                handler.faults.reached(CrashPoint::DrainFinished).await;
                 return Ok(Drained::Empty);
             }
             continue;
@@ -76,6 +80,7 @@ pub async fn drain<T: Topic>(
         let ids: Vec<i64> = chunk.iter().map(|message| message.id).collect();
         let items = chunk.into_iter().map(|message| Item { company: company.clone(), record: message.record, work: None }).collect();
         let outcomes = handler.handle(items).await;
+        handler.faults.reached(CrashPoint::DrainApplied).await;
         if let Some(stuck) = settle(handler, pool, &ids, outcomes).await? {
             let trouble = match stuck {
                 Stuck::Control(_) => None,
@@ -105,8 +110,9 @@ async fn settle<T: Topic>(handler: &Handler<T>, pool: &PgPool, ids: &[i64], outc
             }
         }
     }
-    let ids: Vec<i64> = done.iter().map(|(id, _)| *id).collect();
-    within(PATIENCE, held::remove(pool, &ids)).await?;
+    let done_ids: Vec<i64> = done.iter().map(|(id, _)| *id).collect();
+    within(PATIENCE, held::remove(pool, if planted(Bug::QueueEmptiedUnapplied) { ids } else { &done_ids })).await?;
+    handler.faults.reached(CrashPoint::DrainRemoved).await;
     for (_, what) in done {
         handler.metrics.messages(&handler.name, what, 1);
     }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use sqlx::PgPool;
 
 use crate::domain::company::Dsn;
+use crate::faults::{Bug, CrashPoint, Faults, planted};
 use crate::flow::work::{Handled, Stuck, TxnsWork};
 use crate::store::control::dead_letters;
 use crate::store::error::describe;
@@ -57,21 +58,32 @@ pub struct Ingest {
     rules: RulesCache,
     schemas: Schemas,
     due: DueBell,
+    faults: Faults,
 }
 
 impl Ingest {
     pub fn new(options: IngestOptions) -> Self {
         let IngestOptions { control, pools, metrics } = options;
         let due = DueBell::new(control.clone());
-        Self { control, pools, metrics, rules: RulesCache::default(), schemas: Schemas::default(), due }
+        Self { control, pools, metrics, rules: RulesCache::default(), schemas: Schemas::default(), due, faults: Faults::default() }
+    }
+
+    /// With faults of a test.
+    #[must_use]
+    pub fn with_faults(self, faults: Faults) -> Self {
+        Self { faults, ..self }
     }
 
     /// Applies batches of one database; one result per work, in order. `Ok`: its effects, dead letters included, are durable. `Err`: nothing of
     /// it was written but perhaps dead letters of its bad rows (which the next try only counts), and nothing of a later work of that company.
     pub async fn apply(&self, works: Vec<TxnsWork>) -> Vec<Result<Handled, Stuck>> {
         let bad: Vec<_> = works.iter().flat_map(|work| work.bad.iter().map(|bad| letters::of_bad_row(work, bad))).collect();
-        if let Err(error) = dead_letters::insert(&self.control, &bad).await {
-            return works.iter().map(|_| Err(Stuck::Control(describe(&error)))).collect();
+        if !bad.is_empty() && !planted(Bug::BadRowDropped) {
+            self.faults.reached(CrashPoint::RowLettersWriting).await;
+            if let Err(error) = dead_letters::insert(&self.control, &bad).await {
+                return works.iter().map(|_| Err(Stuck::Control(describe(&error)))).collect();
+            }
+            self.faults.reached(CrashPoint::RowLettersWritten).await;
         }
         let mut groups: BTreeMap<_, Vec<Piece<'_>>> = BTreeMap::new();
         for (index, work) in works.iter().enumerate() {

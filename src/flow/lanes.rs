@@ -4,7 +4,7 @@
 //! under way at the same time never have a company in common. What must never happen here: a message of a company leaving while an earlier
 //! one of the same company is unfinished (invariant I6), or one company's trouble keeping another waiting.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,7 +118,8 @@ impl<W> Default for Lane<W> {
 pub struct Lanes<W> {
     limits: LaneLimits,
     kind: WorkKind,
-    lanes: HashMap<CompanyId, Lane<W>>,
+    /// In order, so that a seed replays the same choices.
+    lanes: BTreeMap<CompanyId, Lane<W>>,
     /// Companies that may go, first come first served. Each at most once.
     ready: VecDeque<CompanyId>,
     writing: HashMap<LaneKey, usize>,
@@ -126,7 +127,7 @@ pub struct Lanes<W> {
 
 impl<W> Lanes<W> {
     pub fn new(limits: LaneLimits, kind: WorkKind) -> Self {
-        Self { limits, kind, lanes: HashMap::new(), ready: VecDeque::new(), writing: HashMap::new() }
+        Self { limits, kind, lanes: BTreeMap::new(), ready: VecDeque::new(), writing: HashMap::new() }
     }
 
     /// Puts a message behind the others of its company.

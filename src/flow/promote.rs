@@ -26,6 +26,7 @@ use super::ingest::schemas::{Schemas, Unusable};
 use crate::domain::clock::Clock;
 use crate::domain::company::Route;
 use crate::domain::tab::TabView;
+use crate::faults::{Bug, CrashPoint, Faults, planted};
 use crate::flow::work::{Handled, PromoteWork, Stuck};
 use crate::store::control::dead_letters;
 use crate::store::error::describe;
@@ -79,12 +80,19 @@ pub struct Promote {
     options: PromoteOptions,
     schemas: Schemas,
     due: DueBell,
+    faults: Faults,
 }
 
 impl Promote {
     pub fn new(options: PromoteOptions) -> Self {
         let due = DueBell::new(options.control.clone());
-        Self { options, schemas: Schemas::default(), due }
+        Self { options, schemas: Schemas::default(), due, faults: Faults::default() }
+    }
+
+    /// With faults of a test.
+    #[must_use]
+    pub fn with_faults(self, faults: Faults) -> Self {
+        Self { faults, ..self }
     }
 
     /// Applies one request. `Applied` also where nothing was approved: the request is recorded, and its outcome says so.
@@ -99,9 +107,13 @@ impl Promote {
             Err(error) => return self.settle(work, error).await,
         }
         let tab = match self.tab_of(&work.route) {
-            Some(reader) => reader.read_pending(&work.route).await.map_err(|unread| stuck(work, unread))?,
+            Some(reader) => match reader.read_pending(&work.route).await {
+                Err(_) if planted(Bug::PromotedUnread) => None,
+                read => read.map_err(|unread| stuck(work, unread))?,
+            },
             None => None,
         };
+        self.faults.reached(CrashPoint::PromoteTabRead).await;
         let mut tries = 1;
         loop {
             match within(PATIENCE, self.commit(work, tab.as_ref())).await {

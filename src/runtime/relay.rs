@@ -49,7 +49,7 @@ pub fn build(settings: &Settings, sources: &Sources, metrics: &Arc<Metrics>, hol
         },
         holder,
         metrics: Arc::clone(metrics) as _,
-        faults: super::wire::no_faults(),
+        faults: super::wire::faults(),
     }))
 }
 

@@ -11,6 +11,7 @@ use sqlx::PgPool;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::adapters::kafka::client::KafkaSettings;
 use crate::adapters::sheets::{GoogleSheets, KeyFile, SheetsOptions, endpoint};
 use crate::config::{ConfigError, Settings};
 use crate::domain::clock::Clock;
@@ -20,7 +21,7 @@ use crate::domain::tab::TabView;
 use crate::faults::Faults;
 use crate::flow::consume::{ConsumeMetrics, MessageOutcome, PromoteHandler, TxnsHandler};
 use crate::flow::ingest::{Ingest, IngestMetrics};
-use crate::flow::post::{PendingRead, PostRound, Poster, PosterOptions, ReadError};
+use crate::flow::post::{PendingRead, PgPostStore, PostRound, Poster, PosterOptions, ReadError};
 use crate::flow::promote::{PendingTabReader, Promote, TabUnread};
 use crate::flow::routing::RoutingCache;
 use crate::flow::work::{Handled, PromoteWork, Stuck, TxnsWork};
@@ -63,9 +64,7 @@ pub struct PosterParts {
 pub fn poster(settings: &Settings, parts: PosterParts) -> Arc<Poster> {
     let PosterParts { control, pools, routing, gateway, clock, holder } = parts;
     Arc::new(Poster::new(PosterOptions {
-        control,
-        pools,
-        routing,
+        store: PgPostStore::new(control, pools, routing),
         gateway,
         clock,
         environment: settings.environment.clone(),
@@ -74,7 +73,7 @@ pub fn poster(settings: &Settings, parts: PosterParts) -> Arc<Poster> {
         holder,
         ids: Arc::new(|| Uuid::from_u128(rand::rng().random())),
         wake: Arc::new(Notify::new()),
-        faults: no_faults(),
+        faults: faults(),
     }))
 }
 
@@ -155,7 +154,26 @@ impl ConsumeMetrics for Metrics {
     }
 }
 
-/// A process is armed by nobody. The type is a unit or not, by the feature `faults`.
-pub fn no_faults() -> Faults {
-    Default::default()
+/// How the consumers' clients are set.
+///
+/// # Errors
+/// The password file cannot be read.
+pub fn kafka(kafka: &crate::config::settings::Kafka) -> Result<KafkaSettings, ConfigError> {
+    let settings = KafkaSettings::from_config(kafka)?;
+    #[cfg(feature = "faults")]
+    let settings = KafkaSettings { session_timeout: faults().session().unwrap_or(settings.session_timeout), ..settings };
+    Ok(settings)
+}
+
+/// What is to go wrong in this process.
+#[cfg(feature = "faults")]
+pub fn faults() -> Faults {
+    static OF_PROCESS: std::sync::OnceLock<Faults> = std::sync::OnceLock::new();
+    OF_PROCESS.get_or_init(|| Faults::of_process(&crate::config::env::faults())).clone()
+}
+
+/// Nothing is made to go wrong.
+#[cfg(not(feature = "faults"))]
+pub fn faults() -> Faults {
+    Faults
 }

@@ -122,6 +122,7 @@ impl Shared {
             pools: Arc::clone(&parts.sources.pools),
             metrics: Arc::clone(&parts.metrics) as _,
         });
+        let handler = handler.with_faults(wire::faults());
         let topic = TxnsTopic { handler, clock: Arc::clone(&parts.clock), limits: LaneLimits::txns() };
         let kafka = &parts.settings.kafka;
         self.consume("txns", &kafka.topic_txns, &kafka.group_txns, topic).await
@@ -137,6 +138,7 @@ impl Shared {
             tab,
             canary: wire::canary(&parts.settings),
         });
+        let handler = handler.with_faults(wire::faults());
         let topic = PromoteTopic { handler, clock: Arc::clone(&parts.clock), limits: LaneLimits::promote() };
         let kafka = &parts.settings.kafka;
         self.consume("promote", &kafka.topic_promote, &kafka.group_promote, topic).await
@@ -144,7 +146,7 @@ impl Shared {
 
     async fn consume<T: Topic>(&self, name: &'static str, topic_name: &str, group: &str, topic: T) -> Result<()> {
         let parts = &self.process;
-        let settings = KafkaSettings::from_config(&parts.settings.kafka)?;
+        let settings = wire::kafka(&parts.settings.kafka)?;
         let drain = parts.settings.drain;
         let source = KafkaSource::start(&settings, &Subscription { topic: topic_name.to_owned(), group: group.to_owned(), drain })?;
         let poison_cap = i32::try_from(parts.settings.poison_cap).unwrap_or(i32::MAX);
@@ -155,7 +157,7 @@ impl Shared {
             metrics: Arc::clone(&parts.metrics) as _,
             worker: parts.id,
         };
-        let consumer = Consumer::new(consume, consumed, topic, Box::new(source));
+        let consumer = Consumer::new(consume, consumed, topic, Box::new(source)).with_faults(wire::faults());
         let watching = tokio::spawn(self.clone().watch(name, consumer.status()));
         let result = consumer.run(parts.stop.clone()).await;
         watching.abort();

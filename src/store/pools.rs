@@ -12,6 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgTr
 use sqlx::{AssertSqlSafe, Connection};
 
 use crate::domain::company::{Dsn, SchemaName};
+use crate::faults::{Bug, planted};
 
 /// How long a server is waited for in the middle of something, as seen from here. See [`within`].
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -87,8 +88,9 @@ impl Pools {
         // One round trip. SchemaName's grammar leaves nothing to quote, and SET takes no parameters.
         // Every look-up here is by key. A cached plan made while a table was small would go on reading all of it after it has grown, so whole-table
         // plans are ruled out.
+        let local = if planted(Bug::SearchPathLeaks) { "" } else { "LOCAL" };
         let begin = format!(
-            "BEGIN; SET LOCAL search_path = \"{}\", pg_catalog; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off",
+            "BEGIN; SET {local} search_path = \"{}\", pg_catalog; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off",
             schema.as_str()
         );
         self.pool(dsn)?.begin_with(AssertSqlSafe(begin)).await

@@ -51,14 +51,12 @@ impl World {
                 list.add_partition_offset(&topic, partition, Offset::Offset(offset)).unwrap();
             }
             // The last member's session may not be over yet.
-            for _ in 0..100 {
-                match client.commit(&list, CommitMode::Sync) {
-                    Ok(()) => return,
-                    Err(error) => eprintln!("commit: {error}"),
-                }
+            let mut tries = 0;
+            while let Err(error) = client.commit(&list, CommitMode::Sync) {
+                tries += 1;
+                assert!(tries < 100, "the group takes no commit: {error}");
                 client.poll(Duration::from_millis(100));
             }
-            panic!("the group takes no commit");
         };
         tokio::task::spawn_blocking(commit).await.unwrap();
     }

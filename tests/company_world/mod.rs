@@ -1,7 +1,7 @@
 //! A throwaway database with the control schema and some company schemas, and messages for them, decoded by the real decoder.
 
 #[path = "../support/database.rs"]
-mod database;
+pub mod database;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

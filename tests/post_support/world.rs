@@ -11,7 +11,7 @@ use kylo::domain::ids::{CompanyId, TxnKey, TxnUid, txn_uid};
 use kylo::domain::sheet::Value;
 use kylo::domain::text::normalise;
 use kylo::faults::Faults;
-use kylo::flow::post::{PostRound, Poster, PosterOptions};
+use kylo::flow::post::{PgPostStore, PostRound, Poster, PosterOptions};
 use kylo::flow::routing::{Routing, RoutingCache};
 use kylo::ports::SheetGateway;
 use kylo::store::pools::{PoolOptions, Pools};
@@ -86,9 +86,11 @@ impl World {
 
     pub fn options(&self) -> PosterOptions {
         PosterOptions {
-            control: self.pool.clone(),
-            pools: Pools::new(PoolOptions { acquire_timeout: Duration::from_secs(2), ..PoolOptions::default() }),
-            routing: RoutingCache::new(self.pool.clone()),
+            store: PgPostStore::new(
+                self.pool.clone(),
+                Pools::new(PoolOptions { acquire_timeout: Duration::from_secs(2), ..PoolOptions::default() }),
+                RoutingCache::new(self.pool.clone()),
+            ),
             gateway: Some(Arc::clone(&self.gateway)),
             clock: Arc::clone(&self.clock) as _,
             environment: "default".to_owned(),

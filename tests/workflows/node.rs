@@ -31,9 +31,9 @@ impl Work {
     }
 
     /// "Build requests", after "Read request" has answered `request` and the database these companies.
-    pub fn build_requests(request: &Value, rows: &[Value]) -> Self {
-        let items: Vec<Value> = rows.iter().map(|row| json!({"json": row})).collect();
-        Self(json!({"code": read("workflows/n8n/code/build_requests.js"), "items": items, "nodes": {"Read request": request}}))
+    pub fn build_requests(request: &Value, companies: &[&str]) -> Self {
+        let item = json!({"json": {"companies": companies}});
+        Self(json!({"code": read("workflows/n8n/code/build_requests.js"), "item": item, "nodes": {"Read request": request}}))
     }
 
     /// With smaller limits than the real ones, so that little is enough to be split.

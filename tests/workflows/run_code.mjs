@@ -1,7 +1,7 @@
 // Runs Code nodes of the workflows as n8n's task runner would: with its globals, and without what it withholds (require,
 // process, fetch, crypto, URL). Called by tests/workflows.rs.
 //
-// stdin: a list of {code, limits?, item | items, nodes?}; stdout: for each, {items} or {error}. `code` is the source, `limits`
+// stdin: a list of {code, limits?, item, nodes?}; stdout: for each, {items} or {error}. `code` is the source, `limits`
 // replaces constants of it, `item` is {json, raw?} with the request's bytes as numbers, `nodes` holds other nodes' first items.
 import { readFileSync } from 'node:fs';
 import vm from 'node:vm';
@@ -19,7 +19,7 @@ function source({ code, limits = {} }) {
 const withBinary = ({ json, raw }) => ({ json, ...(raw === undefined ? {} : { binary: { data: { data: Buffer.from(raw).toString('base64'), mimeType: 'application/json' } } }) });
 
 async function run(work) {
-  const items = (work.items ?? [work.item]).map(withBinary);
+  const items = [withBinary(work.item)];
   const context = vm.createContext({
     Buffer,
     TextEncoder,

@@ -5,10 +5,12 @@
 //! of its own, under one lock, and looked at before it is used. What must never happen here: a call without `Authorization`, two token requests
 //! at once, or the key, the assertion or a token in an error.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use futures::FutureExt;
 use google_sheets4::api::Scope;
 use google_sheets4::hyper_util::client::legacy::Client;
 use google_sheets4::yup_oauth2::client::CustomHyperClientBuilder;
@@ -150,11 +152,13 @@ impl Tokens {
         let bad_key = |_| KeyError::NotAKey { path: self.key.path().to_owned(), reason: "its private_key cannot be used for signing".to_owned() };
         let authenticator = builder.build().await.map_err(bad_key)?;
         let scopes = [Scope::Spreadsheet];
-        let answer = tokio::time::timeout(self.options.timeout, authenticator.token(&scopes)).await;
-        let access = match answer {
+        // It panics on a life of the token that no calendar holds.
+        let token = AssertUnwindSafe(authenticator.token(&scopes)).catch_unwind();
+        let access = match tokio::time::timeout(self.options.timeout, token).await {
             Err(_) => return Err(unavailable(format!("the token endpoint did not answer within {} ms", self.options.timeout.as_millis()))),
-            Ok(Err(error)) => return Err(judge(&error, &client_email)),
-            Ok(Ok(access)) => access,
+            Ok(Err(_)) => return Err(unavailable("the token endpoint's answer cannot be used".to_owned())),
+            Ok(Ok(Err(error))) => return Err(judge(&error, &client_email)),
+            Ok(Ok(Ok(access))) => access,
         };
         let text = access.token().filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()));
         let Some(text) = text.map(Arc::from) else {

@@ -71,7 +71,7 @@ struct MetadataWire {
 struct SheetWire {
     #[serde(default)]
     properties: PropertiesWire,
-    data: Option<Vec<GridWire>>,
+    data: Option<GridsWire>,
 }
 
 /// Absent = zero, empty or false: Google leaves those out.
@@ -90,6 +90,24 @@ struct GridPropertiesWire {
     row_count: u32,
     column_count: u32,
     frozen_row_count: u32,
+}
+
+/// Cells of a spreadsheet at most: Google's own limit. An answer that speaks of more is not Google's, and must not fill the memory.
+pub const MOST_CELLS: usize = 10_000_000;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(try_from = "Vec<GridWire>")]
+struct GridsWire(Vec<GridWire>);
+
+impl TryFrom<Vec<GridWire>> for GridsWire {
+    type Error = &'static str;
+
+    fn try_from(blocks: Vec<GridWire>) -> Result<Self, Self::Error> {
+        let row = |block: &GridWire, row: &RowWire| block.start_column.saturating_add(row.values.len()).max(1);
+        let n_cells = |block: &GridWire| block.row_data.iter().map(|cells| row(block, cells)).fold(block.start_row, usize::saturating_add);
+        let n = blocks.iter().map(n_cells).fold(0, usize::saturating_add);
+        if n > MOST_CELLS { Err("cells beyond what a spreadsheet can hold") } else { Ok(Self(blocks)) }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -200,7 +218,7 @@ impl SheetWire {
             row_count: grid.row_count,
             column_count: grid.column_count,
             frozen_rows: grid.frozen_row_count,
-            rows: rows(self.data.unwrap_or_default()),
+            rows: rows(self.data.unwrap_or_default().0),
         }
     }
 }

@@ -6,6 +6,7 @@
 use google_sheets4::common::{Client, Response, to_body};
 use google_sheets4::hyper::body::Bytes;
 use google_sheets4::hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use google_sheets4::hyper::http::response::Parts;
 use google_sheets4::hyper::{Method, Request};
 use google_sheets4::{Error, common};
 use http_body_util::BodyExt;
@@ -36,11 +37,21 @@ pub(super) async fn exchange<T: DeserializeOwned>(
     let collected = body.collect().await;
     if !parts.status.is_success() {
         let bytes = collected.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        let response: Response = common::to_response(parts, Some(bytes.clone()));
-        *head = Head::of(&response);
-        return Err(serde_json::from_slice(&bytes).map_or_else(|_| Error::Failure(response), Error::BadRequest));
+        return Err(refusal(parts, &bytes, head));
     }
     // A body that was cut off is an answer that cannot be read, as in the crate.
     let bytes: Bytes = collected.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    serde_json::from_slice(&bytes).map_err(|error| Error::JsonDecodeError(String::new(), error))
+    serde_json::from_slice(&bytes).map_err(unreadable)
+}
+
+/// A success that says nothing.
+pub(super) fn unreadable(error: serde_json::Error) -> Error {
+    Error::JsonDecodeError(String::new(), error)
+}
+
+/// Anything else.
+pub(super) fn refusal(parts: Parts, body: &Bytes, head: &mut Head) -> Error {
+    let response: Response = common::to_response(parts, Some(body.clone()));
+    *head = Head::of(&response);
+    serde_json::from_slice(body).map_or_else(|_| Error::Failure(response), Error::BadRequest)
 }

@@ -21,6 +21,7 @@ use super::topics::Topic;
 use super::trouble_log::TroubleLog;
 use super::{ConsumeError, ConsumeParts, ConsumeSettings};
 use crate::domain::ids::CompanyId;
+use crate::faults::Faults;
 use crate::flow::lanes::Lanes;
 use crate::flow::offsets::Offsets;
 use crate::flow::source::{MessageSource, SourceEvent};
@@ -115,7 +116,7 @@ impl<T: Topic> Engine<T> {
     ) -> Self {
         let (limits, kind) = (topic.limits(), topic.kind());
         let name: Arc<str> = Arc::from(settings.topic.as_str());
-        let handler = Handler { topic, name, control: parts.control, routes: parts.routes, metrics: parts.metrics };
+        let handler = Handler { topic, name, control: parts.control, routes: parts.routes, metrics: parts.metrics, faults: Faults::default() };
         let now = Instant::now();
         Self {
             group: Arc::from(settings.group.as_str()),

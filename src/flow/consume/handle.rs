@@ -11,6 +11,7 @@ use sqlx::PgPool;
 use super::status::{ConsumeMetrics, MessageOutcome};
 use super::topics::{Read, Topic};
 use crate::domain::ids::CompanyId;
+use crate::faults::{Bug, Faults, planted};
 use crate::flow::decode::{Counts, Poison, PoisonClass};
 use crate::flow::lanes::LaneKey;
 use crate::flow::routing::{Routing, RoutingCache};
@@ -35,6 +36,7 @@ pub struct Handler<T> {
     pub control: PgPool,
     pub routes: Arc<RoutingCache>,
     pub metrics: Arc<dyn ConsumeMetrics>,
+    pub faults: Faults,
 }
 
 /// A message with its work, or still to be decoded and routed.
@@ -121,6 +123,10 @@ impl<T: Topic> Handler<T> {
                 Ok(Handled::Applied) => Outcome::Done(MessageOutcome::Applied),
                 Ok(Handled::Duplicate) => Outcome::Done(MessageOutcome::Duplicate),
                 Ok(Handled::DeadLettered) => Outcome::Done(MessageOutcome::DeadLetter),
+                Err(Stuck::Down { .. }) if planted(Bug::LetterOnOutage) => match places.get(n) {
+                    Some((company, record)) => self.bury(record, unknown_company(company)).await,
+                    None => continue,
+                },
                 Err(reason) => {
                     if let Some((company, _)) = places.get(n) {
                         stuck.entry(company.clone()).or_insert_with(|| again(&reason));

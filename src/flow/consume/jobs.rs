@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::handle::{Handler, Item, Outcome};
 use super::topics::Topic;
 use crate::domain::ids::CompanyId;
+use crate::faults::{Bug, CrashPoint, planted};
 use crate::flow::hold::{self, Drained};
 use crate::flow::lanes::{Call, Entry, Holding, LaneKey};
 use crate::flow::offsets::Ticket;
@@ -65,10 +66,14 @@ pub async fn call<T: Topic>(handler: Arc<Handler<T>>, mut call: Call<T::Work>) -
 pub async fn hold<T: Topic>(handler: Arc<Handler<T>>, holding: Holding<T::Work>) -> Ended<T::Work> {
     let records: Vec<_> = holding.entries.iter().map(|entry| Arc::clone(&entry.record)).collect();
     let company = holding.company.as_str();
+    handler.faults.reached(CrashPoint::HoldWriting).await;
     let result = match &holding.cause {
+        _ if planted(Bug::HeldNotWritten) => Ok(Join::Held),
+        None if planted(Bug::QueueOvertaken) => Ok(Join::QueueEmpty),
         Some(cause) => within(PATIENCE, held::hold(&handler.control, company, cause, &records)).await.map(|()| Join::Held),
         None => within(PATIENCE, held::join(&handler.control, company, handler.topic.kind(), &handler.name, &records)).await,
     };
+    handler.faults.reached(CrashPoint::HoldWritten).await;
     Ended::Held { result: result.map_err(|error| describe(&error)), holding }
 }
 
@@ -76,7 +81,7 @@ pub async fn hold<T: Topic>(handler: Arc<Handler<T>>, holding: Holding<T::Work>)
 pub async fn bury<T: Topic>(handler: Arc<Handler<T>>, group: Arc<str>, burial: Burial) -> Ended<T::Work> {
     let letters: Vec<NewLetter> = burial.letters.iter().map(|(_, _, letter)| letter.clone()).collect();
     let written = async {
-        let kept = dead_letters::insert(&handler.control, &letters).await?;
+        let kept = write_letters(&handler, &letters).await?;
         if !burial.counts.is_empty() {
             within(PATIENCE, poison::save(&handler.control, &group, &handler.name, &burial.counts)).await?;
         }
@@ -84,6 +89,19 @@ pub async fn bury<T: Topic>(handler: Arc<Handler<T>>, group: Arc<str>, burial: B
     };
     let result = written.await.map_err(|error| describe(&error));
     Ended::Buried { burial, result }
+}
+
+async fn write_letters<T: Topic>(handler: &Handler<T>, letters: &[NewLetter]) -> Result<Vec<Kept>, sqlx::Error> {
+    if letters.is_empty() {
+        return Ok(Vec::new());
+    }
+    if planted(Bug::LetterNotWritten) {
+        return Ok(letters.iter().map(|_| Kept { id: 0, fresh: false }).collect());
+    }
+    handler.faults.reached(CrashPoint::MessageLettersWriting).await;
+    let kept = dead_letters::insert(&handler.control, letters).await?;
+    handler.faults.reached(CrashPoint::MessageLettersWritten).await;
+    Ok(kept)
 }
 
 pub async fn route<T: Topic>(handler: Arc<Handler<T>>, company: CompanyId) -> Ended<T::Work> {
@@ -103,7 +121,7 @@ pub async fn look_around<T: Topic>(handler: Arc<Handler<T>>, group: Arc<str>, st
 
 async fn look<T: Topic>(handler: &Handler<T>, group: &str, partitions: &[i32]) -> Result<Look, sqlx::Error> {
     let held = held::companies(&handler.control, &handler.name).await?;
-    let due = if held.is_empty() { Vec::new() } else { held::due(&handler.control, handler.topic.kind(), &handler.name).await? };
+    let due = held::due(&handler.control, handler.topic.kind(), &handler.name).await?;
     let counts = if partitions.is_empty() { Vec::new() } else { poison::load(&handler.control, group, &handler.name, partitions).await? };
     Ok(Look { held, due, counts })
 }

@@ -13,6 +13,7 @@ use super::line::{Line, Speaker};
 use crate::domain::ids::{BatchSignature, TxnUid};
 use crate::domain::message::Row;
 use crate::domain::rules::RuleSet;
+use crate::faults::{Bug, planted};
 use crate::flow::work::{Handled, TxnsWork};
 use crate::store::company::books::{Books, EventWrite, LedgerRow, LedgerWrite, NameWrite, StateWrite};
 use crate::store::company::matched::MatchWrite;
@@ -132,9 +133,10 @@ impl<'a> Fold<'a> {
 
     /// Known content, no newer than when it was last applied, and no row of the company has changed since.
     fn dismissed(&self, at: usize, piece: &Piece<'_>) -> bool {
-        self.ledger
-            .get(&(at, piece.signature))
-            .is_some_and(|entry| piece.work.batch.created_at <= entry.write.as_of && entry.write.seq >= self.states[at].changed_seq)
+        self.ledger.get(&(at, piece.signature)).is_some_and(|entry| {
+            let is_unchanged = entry.write.seq >= self.states[at].changed_seq || planted(Bug::SupersededDismissed);
+            piece.work.batch.created_at <= entry.write.as_of && is_unchanged
+        })
     }
 
     /// Folds all pieces in order.

@@ -10,6 +10,7 @@ use crate::domain::ids::{TxnUid, push_part};
 use crate::domain::message::Row;
 use crate::domain::rules::RuleSet;
 use crate::domain::triage::{Decision, decide};
+use crate::faults::{Bug, planted};
 use crate::store::company::matched::MatchWrite;
 use crate::store::company::pending::PendingWrite;
 use crate::store::company::transactions::{StoredTxn, TxnWrite};
@@ -202,7 +203,7 @@ impl<'a> Line<'a> {
     /// Hears what a batch says about a known transaction.
     pub(super) fn hear(&mut self, row: &'a Row, speaker: &Speaker<'a>) -> Effect {
         let quiet = |told| Effect { told, went: Went::Nowhere, tab_changed: false, opened: false };
-        if speaker.as_of < self.as_of {
+        if speaker.as_of < self.as_of && !planted(Bug::StaleRowWins) {
             return quiet(Told::Stale);
         }
         let content = Content::of(row);

@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 
 use crate::domain::company::{Dsn, Route, SchemaName};
 use crate::domain::rules::{Rule, RuleSet};
+use crate::faults::{Bug, planted};
 use crate::store::company::rules;
 use crate::store::company::state::StateRow;
 
@@ -50,5 +51,5 @@ impl RulesCache {
 /// Whether the cached set is the one in force. A version without a stamp cannot be told from another one of its number; 0 means no rules.
 fn is_of((stamp, set): &Stamped, state: &StateRow) -> bool {
     let known = state.ruleset_stamp.is_some() || state.ruleset_version == 0;
-    known && set.version == state.ruleset_version && *stamp == state.ruleset_stamp
+    known && set.version == state.ruleset_version && *stamp == state.ruleset_stamp || planted(Bug::OldRulesTrusted)
 }

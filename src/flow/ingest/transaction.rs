@@ -12,8 +12,9 @@ use super::schemas::Unusable;
 use super::settle::patience;
 use super::{Counts, Ingest};
 use crate::domain::rules::RuleSet;
+use crate::faults::{Bug, CrashPoint, planted};
 use crate::flow::work::Handled;
-use crate::store::company::books::{self, LedgerRow};
+use crate::store::company::books::{self, Books, LedgerRow};
 use crate::store::company::state::{self, StateRow};
 use crate::store::company::transactions::{self, StoredTxn};
 use crate::store::company::{matched, pending};
@@ -46,13 +47,24 @@ impl Ingest {
     pub(super) async fn commit(&self, pieces: &[Piece<'_>]) -> Result<Done, Unusable> {
         let Some(first) = pieces.first() else { return Ok(Done { outcomes: Vec::new(), counts: Counts::default() }) };
         let (mut tx, known) = self.open(first, pieces).await?;
+        self.faults.reached(CrashPoint::IngestOpened).await;
         let companies = known.companies();
         let mut fold = Fold::new(&companies, pieces, &known.ledger);
         let stored = load(&mut tx, &fold, pieces).await?;
         fold.take_stored(&stored);
-        let Folded { writes, outcomes, counts, due } = fold.run(pieces);
+        let Folded { mut writes, outcomes, counts, due } = fold.run(pieces);
+        if planted(Bug::NoLedger) {
+            writes.books.ledger.clear();
+        }
+        if planted(Bug::LedgerBeforeRows) {
+            let mut alone = self.pools.begin(&first.work.route.dsn, &first.work.route.schema).await?;
+            books::write(&mut alone, &Books { ledger: std::mem::take(&mut writes.books.ledger), ..Books::default() }).await?;
+            alone.commit().await?;
+        }
         write(&mut tx, &writes).await?;
+        self.faults.reached(CrashPoint::IngestWritten).await;
         tx.commit().await?;
+        self.faults.reached(CrashPoint::IngestCommitted).await;
         self.due.ring(due);
         Ok(Done { outcomes, counts })
     }
@@ -92,7 +104,14 @@ impl Ingest {
         let mut names: Vec<_> = pieces.iter().map(Piece::company).collect();
         names.sort_unstable();
         names.dedup();
-        let states = state::lock(&mut tx, &names).await?;
+        let states = if planted(Bug::SeqNotLocked) {
+            let mut unlocked = tx.begin().await?;
+            let states = state::lock(&mut unlocked, &names).await?;
+            unlocked.rollback().await?;
+            states
+        } else {
+            state::lock(&mut tx, &names).await?
+        };
         let rules = self.rules.current(&mut tx, route, &states).await?;
         let mut contents: Vec<_> = pieces.iter().map(|piece| (piece.company(), piece.hex.as_str())).collect();
         contents.sort_unstable();

@@ -2,33 +2,33 @@
 //!
 //! What must never happen here: a lease that is renewed after its holder has let go; the heartbeat ends with the value.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tracing::debug;
 use uuid::Uuid;
 
-use crate::store::control::spreadsheets;
+use super::store::PostStore;
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// A lease that is ours. Dropped without [`Lease::release`] (a crash) it runs out by itself.
 #[derive(Debug)]
 pub struct Lease {
-    control: PgPool,
+    store: Arc<dyn PostStore>,
     spreadsheet: String,
     holder: Uuid,
     heartbeat: JoinHandle<()>,
 }
 
 impl Lease {
-    pub fn hold(control: PgPool, spreadsheet: String, holder: Uuid) -> Self {
-        let (pool, id) = (control.clone(), spreadsheet.clone());
+    pub fn hold(store: Arc<dyn PostStore>, spreadsheet: String, holder: Uuid) -> Self {
+        let (beating, id) = (Arc::clone(&store), spreadsheet.clone());
         let heartbeat = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(HEARTBEAT).await;
-                match spreadsheets::renew(&pool, &id, holder).await {
+                match beating.renew(&id, holder).await {
                     Ok(true) => {}
                     Ok(false) => break,
                     // The next beat comes well before the lease runs out.
@@ -36,7 +36,7 @@ impl Lease {
                 }
             }
         });
-        Self { control, spreadsheet, holder, heartbeat }
+        Self { store, spreadsheet, holder, heartbeat }
     }
 
     /// Gives the lease back.
@@ -45,7 +45,7 @@ impl Lease {
     /// The control database's; then it runs out by itself.
     pub async fn release(self) -> Result<(), sqlx::Error> {
         self.heartbeat.abort();
-        spreadsheets::release(&self.control, &self.spreadsheet, self.holder).await
+        self.store.release(&self.spreadsheet, self.holder).await
     }
 }
 

@@ -23,7 +23,6 @@ use crate::domain::plan::{self, Found, TabPlan};
 use crate::domain::sheet::{Batch, Request};
 use crate::domain::tab::Role;
 use crate::ports::CallError;
-use crate::store::control::spreadsheets;
 
 /// Passes of one spreadsheet: while another process is posting to it, or more is left.
 const MOST_PASSES: usize = 60;
@@ -94,7 +93,7 @@ impl Poster {
     pub async fn mend(&self, routes: &[Arc<Route>], mend: Mend) -> Result<PostRound, sqlx::Error> {
         let mut round = PostRound::default();
         let Some(gateway) = self.options.gateway.clone() else { return Ok(round) };
-        let known = self.options.routing.all().await?;
+        let known = self.options.store.routes().await?;
         let mut asked: BTreeMap<SpreadsheetId, Vec<Arc<Route>>> = BTreeMap::new();
         for route in routes.iter().filter(|route| self.is_posted(&route.company)) {
             asked.entry(route.spreadsheet.clone()).or_default().push(Arc::clone(route));
@@ -103,7 +102,7 @@ impl Poster {
             let shares = |route: &&Arc<Route>| route.spreadsheet == spreadsheet && self.is_posted(&route.company);
             let all: Vec<_> = known.values().flatten().filter(shares).cloned().collect();
             let due: BTreeSet<Role> = Role::ALL.into_iter().collect();
-            let companies = routes.into_iter().map(|route| CompanyWork { route, due: due.clone(), has_trouble: true }).collect();
+            let companies = routes.into_iter().map(|route| CompanyWork { route, due: due.clone(), state: None, has_trouble: true }).collect();
             let work = Work { config_version: config_version(&all), spreadsheet, companies, is_sweep: false };
             let mut mend = mend;
             for _ in 0..MOST_PASSES {
@@ -128,7 +127,7 @@ impl Poster {
     /// [`PreviewError`]
     pub async fn owner(&self, spreadsheet: &SpreadsheetId) -> Result<Owner, PreviewError> {
         let gateway = self.options.gateway.as_deref().ok_or(PreviewError::NoGateway)?;
-        let known = spreadsheets::control_tab(&self.options.control, spreadsheet.as_str()).await?;
+        let known = self.options.store.control_tab(spreadsheet.as_str()).await?;
         let look = look(gateway, spreadsheet, &[], &[], &known, true).await.map_err(PreviewError::Call)?;
         Ok(Owner {
             environment: look.environment(),

@@ -29,6 +29,7 @@ mod rounds;
 mod run;
 mod send;
 mod settle;
+mod store;
 mod wake;
 
 use std::collections::BTreeSet;
@@ -36,7 +37,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use sqlx::PgPool;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -45,17 +45,17 @@ use crate::domain::clock::Clock;
 use crate::domain::company::{Route, SELFTEST_COMPANY, SpreadsheetId};
 use crate::domain::ids::CompanyId;
 use crate::domain::tab::Role;
-use crate::faults::{CrashPoint, Faults};
-use crate::flow::routing::RoutingCache;
+use crate::faults::{Bug, CrashPoint, Faults, planted};
 use crate::ports::{CallError, SheetGateway};
-use crate::store::control::spreadsheets::{self, SpreadsheetRow};
+use crate::store::company::projection::StateRow;
+use crate::store::control::spreadsheets::SpreadsheetRow;
 use crate::store::error::{Fault, classify, describe};
-use crate::store::pools::Pools;
 
 pub use mend::{CallFault, Mend, Owner};
 pub use project::{Preview, PreviewError};
 pub use read::{PendingRead, ReadError};
 pub use round::PostRound;
+pub use store::{PgPostStore, PostStore, Projection, Reply, Shown};
 
 /// Spreadsheets posted to at the same time. The shared budget of calls is what really limits it.
 const AT_ONCE: usize = 8;
@@ -72,9 +72,8 @@ pub type RandomIds = Arc<dyn Fn() -> Uuid + Send + Sync>;
 /// What a poster needs.
 #[derive(Clone)]
 pub struct PosterOptions {
-    pub control: PgPool,
-    pub pools: Arc<Pools>,
-    pub routing: Arc<RoutingCache>,
+    /// Postgres.
+    pub store: Arc<dyn PostStore>,
     /// `None` = shadow mode: the poster does nothing at all.
     pub gateway: Option<Arc<dyn SheetGateway>>,
     pub clock: Arc<dyn Clock>,
@@ -114,6 +113,8 @@ impl std::fmt::Debug for Poster {
 struct CompanyWork {
     route: Arc<Route>,
     due: BTreeSet<Role>,
+    /// How far its content was when it was found to be due; `None`: it is to be compared in any case.
+    state: Option<StateRow>,
     /// Trouble is on record and is to be cleared once a post works.
     has_trouble: bool,
 }
@@ -188,8 +189,8 @@ impl Poster {
 
     /// Whether this company's tabs are posted at all.
     pub fn is_posted(&self, company: &CompanyId) -> bool {
-        let is_wanted = self.options.canary.is_empty() || self.options.canary.contains(company);
-        self.options.gateway.is_some() && is_wanted && company.as_str() != SELFTEST_COMPANY
+        let is_canary = self.options.canary.is_empty() || self.options.canary.contains(company) || planted(Bug::CanaryIgnored);
+        self.options.gateway.is_some() && is_canary && company.as_str() != SELFTEST_COMPANY
     }
 
     /// One pass over all spreadsheets with work.
@@ -208,12 +209,12 @@ impl Poster {
     }
 
     async fn post_spreadsheet(&self, gateway: Arc<dyn SheetGateway>, work: Work, mend: Mend) -> Result<PostRound, sqlx::Error> {
-        let control = &self.options.control;
+        let store = &self.options.store;
         let id = work.spreadsheet.as_str();
-        let Some(row) = spreadsheets::lease(control, id, self.options.holder).await? else {
+        let Some(row) = store.lease(id, self.options.holder).await? else {
             return Ok(PostRound { held_elsewhere: 1, ..PostRound::default() });
         };
-        let lease = lease::Lease::hold(control.clone(), id.to_owned(), self.options.holder);
+        let lease = lease::Lease::hold(Arc::clone(store), id.to_owned(), self.options.holder);
         self.options.faults.reached(CrashPoint::PostLeased).await;
         let (failures, was_never_swept) = (row.failures, row.swept_at.is_none());
         let mut session = Session {
@@ -226,13 +227,13 @@ impl Poster {
             mend,
             round: PostRound::default(),
         };
-        let ended = session.rounds().await;
+        let ended = session.pass(work.is_sweep).await;
         let mut round = session.round;
         match ended {
             Ok(()) => {
-                spreadsheets::set_ok(control, id).await?;
+                store.set_ok(id).await?;
                 if work.is_sweep || was_never_swept {
-                    spreadsheets::set_swept(control, id, self.options.clock.now()).await?;
+                    store.set_swept(id, self.options.clock.now()).await?;
                 }
             }
             Err(halt) => self.set_back(&work, halt, failures, &mut round).await?,
@@ -282,7 +283,7 @@ impl Poster {
             round.retry_at(retry_at);
             info!(spreadsheet = %work.spreadsheet, reason, "spreadsheet waits");
         }
-        spreadsheets::set_back(&self.options.control, work.spreadsheet.as_str(), state, &reason, retry_at, &work.config_version).await
+        self.options.store.set_back(work.spreadsheet.as_str(), state, &reason, retry_at, &work.config_version).await
     }
 
     /// 0.5 s, doubled with each failure in a row, at least half of it random so that processes do not march in step.

@@ -3,14 +3,13 @@
 //! What must never happen here: a company whose database is down stopping the others of its spreadsheet, or an older snapshot than the tab's
 //! (Postgres is read after the spreadsheet, so a key seen there is known here).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use chrono::DateTime;
 use tracing::warn;
-use uuid::Uuid;
 
 use super::read::{Located, Look, configured, look};
+use super::store::{PostStore, Projection, Shown};
 use super::{CompanyWork, Halt, Poster, Session, Step};
 use crate::domain::company::Route;
 use crate::domain::ids::TxnUid;
@@ -18,12 +17,11 @@ use crate::domain::plan::{self, ActiveInput, Budget, Found, PendingInput, TabPla
 use crate::domain::sheet::ObservedTab;
 use crate::domain::tab::{self, ActiveRule, HeaderError, OpenRow, Role};
 use crate::ports::CallError;
-use crate::store::company::projection::{self, StateRow};
+use crate::store::company::projection::StateRow;
 use crate::store::control::PATIENCE;
-use crate::store::control::spreadsheets;
-use crate::store::control::tabs::{self, TabRow};
+use crate::store::control::tabs::TabRow;
 use crate::store::error::{Fault, classify, describe};
-use crate::store::pools::{Pools, within};
+use crate::store::pools::within;
 
 /// Requests of one batch, in bytes. Google recommends at most 2 MB.
 const BATCH_BYTES: usize = 2_000_000;
@@ -111,32 +109,16 @@ impl Wanted {
 /// # Errors
 /// The company database's.
 async fn load(
-    pools: &Pools,
+    store: &dyn PostStore,
     route: &Route,
-    roles: impl Fn(Role) -> bool,
+    roles: &BTreeSet<Role>,
     pending: Option<&ObservedTab>,
     typed: TypedCells,
 ) -> Result<Wanted, sqlx::Error> {
-    let company = route.company.as_str();
-    let mut tx = pools.begin(&route.dsn, &route.schema).await?;
-    projection::freeze(&mut tx).await?;
-    let state = projection::states(&mut tx, &[company.to_owned()]).await?.pop();
-    let state = state.unwrap_or_else(|| StateRow { company_id: company.to_owned(), pending_seq: 0, active_seq: 0, updated_at: DateTime::UNIX_EPOCH });
-    let mut wanted = Wanted { state, open: Vec::new(), gone: HashMap::new(), rules: Vec::new(), typed };
-    if roles(Role::Pending) {
-        wanted.open = projection::open_rows(&mut tx, company).await?;
-        let seen = pending.and_then(|tab| tab::read_pending(tab).ok()).map(|view| view.uids()).unwrap_or_default();
-        let open: std::collections::HashSet<TxnUid> = wanted.open.iter().map(|row| row.uid).collect();
-        let asked: Vec<Uuid> = seen.iter().chain(wanted.typed.keys()).filter(|uid| !open.contains(uid)).map(|uid| uid.0).collect();
-        if !asked.is_empty() {
-            wanted.gone = projection::gone(&mut tx, company, &asked).await?;
-        }
-    }
-    if roles(Role::Active) {
-        wanted.rules = projection::active_rules(&mut tx, company).await?;
-    }
-    tx.commit().await?;
-    Ok(wanted)
+    let mut seen = pending.and_then(|tab| tab::read_pending(tab).ok()).map(|view| view.uids()).unwrap_or_default();
+    seen.extend(typed.keys());
+    let Projection { state, open, gone, rules } = store.project(route, roles, &seen).await?;
+    Ok(Wanted { state, open, gone, rules, typed })
 }
 
 impl Session<'_> {
@@ -164,9 +146,8 @@ impl Session<'_> {
         let route = &work.route;
         let located = |role| look.tabs.get(&(route.company.clone(), role));
         let observed = |role| located(role).and_then(|located| located.sheet_id).and_then(|id| look.tab(id));
-        let typed = tabs::typed(&self.options.control, route.company.as_str(), Role::Pending.as_str()).await?;
-        let is_due = |role: Role| work.due.contains(&role);
-        let wanted = match bounded(DATABASE_WITHIN, load(&self.options.pools, route, is_due, observed(Role::Pending), typed)).await {
+        let typed = self.options.store.typed(route.company.as_str()).await?;
+        let wanted = match bounded(DATABASE_WITHIN, load(&*self.options.store, route, &work.due, observed(Role::Pending), typed)).await {
             Ok(wanted) => wanted,
             Err(error) => return self.database_failed(route, &error).await.map(|()| None),
         };
@@ -194,7 +175,7 @@ impl Session<'_> {
     pub(super) async fn store_answers(&mut self, plans: Vec<CompanyPlan>) -> Result<Vec<CompanyPlan>, Halt> {
         let mut stored = Vec::with_capacity(plans.len());
         for plan in plans {
-            match bounded(DATABASE_WITHIN, store_answers(&self.options.pools, &plan)).await {
+            match bounded(DATABASE_WITHIN, store_answers(&*self.options.store, &plan)).await {
                 Ok(()) => stored.push(plan),
                 Err(error) => self.database_failed(&plan.route, &error).await?,
             }
@@ -204,26 +185,17 @@ impl Session<'_> {
 
     /// Nothing differs: the tabs show what Postgres says up to here.
     pub(super) async fn record_equal(&mut self, plans: Vec<CompanyPlan>) -> Result<Step, Halt> {
+        let mut shown = Vec::new();
+        for plan in &plans {
+            let typed = |tab| Some(tab).filter(|tab: &&TabPlan| tab.role == Role::Pending).map(|tab| &tab.typed);
+            shown.extend(plan.tabs.iter().map(|tab| Shown { tab: plan.row(tab), typed: typed(&tab.plan) }));
+        }
         // Who was frozen since the read would put an older state in the place of a newer one.
-        if !spreadsheets::renew(&self.options.control, self.spreadsheet.as_str(), self.options.holder).await? {
+        if !self.options.store.bind_equal(self.spreadsheet.as_str(), self.options.holder, &shown).await? {
             return Err(Halt::LeaseLost);
         }
-        within(PATIENCE, self.bind_equal(&plans)).await?;
         self.round.unchanged += 1;
         self.finish(&plans, &[]).await
-    }
-
-    async fn bind_equal(&self, plans: &[CompanyPlan]) -> Result<(), sqlx::Error> {
-        let mut tx = self.options.control.begin().await?;
-        for plan in plans {
-            for tab in &plan.tabs {
-                tabs::bind(&mut tx, &plan.row(tab)).await?;
-                if tab.plan.role == Role::Pending {
-                    tabs::set_typed(&mut tx, plan.route.company.as_str(), Role::Pending.as_str(), &tab.plan.typed).await?;
-                }
-            }
-        }
-        tx.commit().await
     }
 
     /// Takes what is done off the list: everything of these plans but the tabs named in `unfinished`, which stay due.
@@ -236,10 +208,14 @@ impl Session<'_> {
                 }
             }
             if work.due.is_empty() && work.has_trouble {
-                spreadsheets::clear_trouble(&self.options.control, plan.route.company.as_str()).await?;
+                self.options.store.clear_trouble(plan.route.company.as_str()).await?;
             }
         }
         self.todo.retain(|work| !work.due.is_empty());
+        // Whose tabs did not fit goes on behind those that have not had a turn yet: a huge backlog delays its neighbours by one batch.
+        let is_cut = |plan: &&CompanyPlan| plan.tabs.iter().any(|tab| !tab.plan.complete);
+        let cut: BTreeSet<_> = plans.iter().filter(is_cut).map(|plan| &plan.route.company).collect();
+        self.todo.sort_by_key(|work| cut.contains(&work.route.company));
         Ok(if self.todo.is_empty() { Step::Done } else { Step::Again })
     }
 
@@ -251,7 +227,7 @@ impl Session<'_> {
         }
         warn!(company = %route.company, reason, "company database down");
         let retry_at = self.options.clock.now() + DOWN_RETRY;
-        spreadsheets::set_trouble(&self.options.control, route.company.as_str(), "down", &reason, route.version, retry_at).await?;
+        self.options.store.set_trouble(route.company.as_str(), "down", &reason, route.version, retry_at).await?;
         self.round.waiting += 1;
         self.round.retry_at(retry_at);
         self.todo.retain(|work| work.route.company != route.company);
@@ -259,11 +235,9 @@ impl Session<'_> {
     }
 }
 
-async fn store_answers(pools: &Pools, plan: &CompanyPlan) -> Result<(), sqlx::Error> {
+async fn store_answers(store: &dyn PostStore, plan: &CompanyPlan) -> Result<(), sqlx::Error> {
     for tab in plan.tabs.iter().filter(|tab| !tab.plan.answers.is_empty() || !tab.plan.left.is_empty()) {
-        let mut tx = pools.begin(&plan.route.dsn, &plan.route.schema).await?;
-        projection::store(&mut tx, plan.route.company.as_str(), &tab.plan.answers, &tab.plan.left).await?;
-        tx.commit().await?;
+        store.store_answers(&plan.route, &tab.plan.answers, &tab.plan.left).await?;
     }
     Ok(())
 }
@@ -305,16 +279,17 @@ impl Poster {
     /// [`PreviewError`]
     pub async fn preview(&self, route: &Arc<Route>) -> Result<Vec<Preview>, PreviewError> {
         let gateway = self.options.gateway.as_deref().ok_or(PreviewError::NoGateway)?;
-        let bindings = within(PATIENCE, tabs::all(&self.options.control)).await?;
+        let bindings = within(PATIENCE, self.options.store.bindings()).await?;
         let wanted_tabs: Vec<_> = Role::ALL.into_iter().map(|role| (Arc::clone(route), role)).collect();
-        let known = spreadsheets::control_tab(&self.options.control, route.spreadsheet.as_str()).await?;
+        let known = self.options.store.control_tab(route.spreadsheet.as_str()).await?;
         let look = look(gateway, &route.spreadsheet, &wanted_tabs, &bindings, &known, true).await.map_err(PreviewError::Call)?;
         let observed = |role| {
             let located = look.tabs.get(&(route.company.clone(), role))?;
             located.sheet_id.and_then(|id| look.tab(id))
         };
-        let typed = within(PATIENCE, tabs::typed(&self.options.control, route.company.as_str(), Role::Pending.as_str())).await?;
-        let wanted = within(PATIENCE, load(&self.options.pools, route, |_| true, observed(Role::Pending), typed)).await;
+        let typed = within(PATIENCE, self.options.store.typed(route.company.as_str())).await?;
+        let roles = BTreeSet::from(Role::ALL);
+        let wanted = within(PATIENCE, load(&*self.options.store, route, &roles, observed(Role::Pending), typed)).await;
         let wanted = wanted.map_err(|error| PreviewError::Company(describe(&error)))?;
         let mut previews = Vec::new();
         for role in Role::ALL {

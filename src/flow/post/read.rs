@@ -14,7 +14,6 @@ use crate::domain::plan::TypedCells;
 use crate::domain::sheet::{Observed, ObservedTab};
 use crate::domain::tab::{self, HeaderError, Role, RowKey, TabView};
 use crate::ports::{CallError, SheetGateway};
-use crate::store::control::spreadsheets;
 use crate::store::control::tabs::{self, TabRow};
 
 /// Titles in one read. They travel in its URL, whose length Google limits.
@@ -88,7 +87,7 @@ pub(super) fn configured(route: &Route, role: Role) -> &str {
 impl Session<'_> {
     /// Reads what is left to do. Companies whose tab cannot be used are parked.
     pub(super) async fn look(&mut self) -> Result<Look, Halt> {
-        let bindings = tabs::all(&self.options.control).await?;
+        let bindings = self.options.store.bindings().await?;
         let wanted = wanted(&self.todo, &bindings);
         let has_posted = self.row.confirmed_generation > 0;
         let known = self.row.control_sheet_id.zip(self.row.control_title.clone());
@@ -257,10 +256,10 @@ impl Poster {
     pub async fn read_pending(&self, route: &Arc<Route>) -> Result<PendingRead, ReadError> {
         let Some(gateway) = self.options.gateway.as_deref().filter(|_| self.is_posted(&route.company)) else { return Ok(PendingRead::Shadow) };
         let company = || route.company.clone();
-        let bindings = tabs::all(&self.options.control).await?;
+        let bindings = self.options.store.bindings().await?;
         let wanted = [(Arc::clone(route), Role::Pending)];
         let call = |source| ReadError::Call { company: company(), source };
-        let known = spreadsheets::control_tab(&self.options.control, route.spreadsheet.as_str()).await?;
+        let known = self.options.store.control_tab(route.spreadsheet.as_str()).await?;
         let look = look(gateway, &route.spreadsheet, &wanted, &bindings, &known, false).await.map_err(call)?;
         let reason = look.foreign_environment(&self.options.environment, &route.spreadsheet);
         if let Some(reason) = reason.or_else(|| look.refused.first().map(|(_, reason)| reason.clone())) {
@@ -271,7 +270,7 @@ impl Poster {
         match tab::read_pending(tab) {
             Ok(view) => {
                 let typed = typed_cells(&view);
-                tabs::add_typed(&self.options.control, route.company.as_str(), Role::Pending.as_str(), tab.sheet_id, &typed).await?;
+                self.options.store.add_typed(route.company.as_str(), tab.sheet_id, &typed).await?;
                 Ok(PendingRead::Tab(view))
             }
             Err(HeaderError::Empty) => Ok(PendingRead::NoTab),
@@ -312,7 +311,7 @@ mod tests {
         let todo = |title: &str| -> Vec<CompanyWork> {
             let rows: Vec<_> = (0..200).map(|n| row(n, title)).collect();
             let known = routes(&rows, &Bound::new()).into_values().map(Result::unwrap);
-            known.map(|route| CompanyWork { route, due: Role::ALL.into_iter().collect(), has_trouble: false }).collect()
+            known.map(|route| CompanyWork { state: None, route, due: Role::ALL.into_iter().collect(), has_trouble: false }).collect()
         };
         let plain = wanted(&todo("Company "), &[]);
         assert!((50..200).contains(&(plain.len() / 2)), "{}", plain.len());

@@ -5,10 +5,10 @@
 
 use tracing::warn;
 
-use super::{Halt, PARKED_RETRY, Session, Step, project};
+use super::wake::is_due;
+use super::{CompanyWork, Halt, PARKED_RETRY, Session, Step, project};
 use crate::domain::company::Route;
 use crate::faults::CrashPoint;
-use crate::store::control::{intents, spreadsheets};
 
 /// Rounds of one spreadsheet in one pass: batches that were too large for one call, and damage healed.
 const MAX_ROUNDS: usize = 12;
@@ -18,8 +18,27 @@ const MAX_REFUSALS: usize = 3;
 const MAX_IN_DOUBT: usize = 8;
 
 impl Session<'_> {
-    pub(super) async fn rounds(&mut self) -> Result<(), Halt> {
-        if intents::open(&self.options.control, self.spreadsheet.as_str()).await?.len() >= MAX_IN_DOUBT {
+    /// All rounds, over what is still due.
+    pub(super) async fn pass(&mut self, is_sweep: bool) -> Result<(), Halt> {
+        if !is_sweep {
+            self.forget_done().await?;
+        }
+        self.rounds().await
+    }
+
+    /// Another process may have posted what was found due while this pass waited for its turn: that takes no second read.
+    async fn forget_done(&mut self) -> Result<(), Halt> {
+        let bindings = self.options.store.bindings().await?;
+        for work in self.todo.iter_mut().filter(|work| !work.has_trouble) {
+            let CompanyWork { route, state, due, .. } = work;
+            due.retain(|role| state.as_ref().is_none_or(|state| is_due(&bindings, route, *role, state)));
+        }
+        self.todo.retain(|work| !work.due.is_empty());
+        Ok(())
+    }
+
+    async fn rounds(&mut self) -> Result<(), Halt> {
+        if self.options.store.open_intents(self.spreadsheet.as_str()).await?.len() >= MAX_IN_DOUBT {
             return self.after_doubts().await;
         }
         let mut refusals = 0;
@@ -93,10 +112,11 @@ impl Session<'_> {
 
     /// Read, settle, plan, send.
     async fn one_round(&mut self) -> Result<Step, Halt> {
-        if self.todo.is_empty() && intents::open(&self.options.control, self.spreadsheet.as_str()).await?.is_empty() {
+        if self.todo.is_empty() && self.options.store.open_intents(self.spreadsheet.as_str()).await?.is_empty() {
             return Ok(Step::Done);
         }
         let look = self.look().await?;
+        self.options.faults.reached(CrashPoint::PostLooked).await;
         let settled = self.settle(&look.observed.metadata).await?;
         if settled.landed > 0 {
             // Bindings and what is due have changed.
@@ -122,7 +142,7 @@ impl Session<'_> {
 
     /// Whether these companies are still configured as when this pass began: it may have waited for the quota meanwhile.
     async fn is_current(&self, plans: &[project::CompanyPlan]) -> Result<bool, Halt> {
-        let routes = self.options.routing.all().await?;
+        let routes = self.options.store.routes().await?;
         let is_same = |route: &Route| matches!(routes.get(&route.company), Some(Ok(now)) if now.version == route.version);
         Ok(plans.iter().all(|plan| is_same(&plan.route)))
     }
@@ -131,7 +151,7 @@ impl Session<'_> {
     pub(super) async fn park(&mut self, route: &Route, reason: &str) -> Result<(), Halt> {
         let retry_at = self.options.clock.now() + PARKED_RETRY;
         warn!(company = %route.company, reason, "company parked");
-        spreadsheets::set_trouble(&self.options.control, route.company.as_str(), "parked", reason, route.version, retry_at).await?;
+        self.options.store.set_trouble(route.company.as_str(), "parked", reason, route.version, retry_at).await?;
         self.round.parked += 1;
         self.todo.retain(|work| work.route.company != route.company);
         Ok(())

@@ -8,17 +8,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::PgListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::warn;
 
-use super::{AT_ONCE, Mend, PostRound, Poster};
+use super::{AT_ONCE, Mend, PostRound, PostStore, Poster};
 use crate::domain::company::SpreadsheetId;
 use crate::ports::SheetGateway;
-use crate::store::control::due;
 use crate::store::error::describe;
 
 /// Without any signal, due tabs are found after this time.
@@ -78,7 +76,7 @@ impl Poster {
             cancel.cancelled().await;
             return;
         };
-        let listening = tokio::spawn(listen(self.options.control.clone(), self.wake()));
+        let listening = tokio::spawn(listen(Arc::clone(&self.options.store), self.wake()));
         let mut passes = Passes::new();
         while !cancel.is_cancelled() {
             let found = self.start(&gateway, &mut passes).await;
@@ -142,21 +140,7 @@ impl Poster {
     }
 }
 
-/// Turns NOTIFY of other processes into wake-ups. A connection that is lost is made anew; the timer covers the gap.
-async fn listen(control: sqlx::PgPool, wake: Arc<tokio::sync::Notify>) {
-    loop {
-        let heard = async {
-            let mut listener = PgListener::connect_with(&control).await?;
-            listener.listen(due::CHANNEL).await?;
-            loop {
-                listener.recv().await?;
-                wake.notify_one();
-            }
-        };
-        let ended: Result<(), sqlx::Error> = heard.await;
-        if let Err(error) = ended {
-            debug!(reason = describe(&error), "not listening for due tabs");
-        }
-        tokio::time::sleep(CONTROL_PAUSE).await;
-    }
+/// Turns what other processes say into wake-ups.
+async fn listen(store: Arc<dyn PostStore>, wake: Arc<Notify>) {
+    store.listen(wake).await;
 }

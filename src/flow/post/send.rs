@@ -15,17 +15,13 @@ use crate::domain::company::CONTROL_TAB;
 use crate::domain::fence::{self, Epoch, Frame, Mark, Verdict};
 use crate::domain::ids::TxnUid;
 use crate::domain::plan::{self, Answer, Budget, Found, TypedCells};
-use crate::domain::sheet::{Applied, Batch, EchoRange};
+use crate::domain::sheet::{Applied, Batch, EchoRange, Request};
 use crate::domain::tab::{Approved, EARLY_TICK, Role};
-use crate::faults::CrashPoint;
+use crate::faults::{Bug, CrashPoint, planted};
 use crate::ports::CallError;
-use crate::store::company::projection;
-use crate::store::control::PATIENCE;
-use crate::store::control::intents::{self, IntentTab, NewIntent, OpenIntent, TypedByCompany};
-use crate::store::control::posts::{self, Landed};
-use crate::store::control::{spreadsheets, tabs};
+use crate::store::control::intents::{IntentTab, NewIntent, OpenIntent, TypedByCompany};
+use crate::store::control::posts::Landed;
 use crate::store::error::describe;
-use crate::store::pools::within;
 
 /// A batch on its way.
 struct Post {
@@ -39,26 +35,67 @@ struct Post {
     batch: Batch,
 }
 
+impl Post {
+    /// See [`Bug::RetriedBlindly`].
+    fn advance_fence(&mut self) {
+        for request in &mut self.batch.requests {
+            if let Request::CreateMetadata { id, .. } = request {
+                *id += 1;
+            }
+        }
+    }
+}
+
+/// A frame that does not protect, if a bug is planted.
+fn sabotaged(frame: &Frame<'_>) -> Option<Vec<Request>> {
+    match frame.epoch {
+        _ if planted(Bug::NoFence) => {
+            let cleared = Request::DeleteMetadata { id: fence::id(frame.generation)? };
+            Some(std::iter::once(cleared).chain(frame.requests()?).collect())
+        }
+        Epoch::Keep { .. } if planted(Bug::EpochNotChecked) => frame.requests().map(|requests| requests.into_iter().take(1).collect()),
+        Epoch::Replace { old, .. } if planted(Bug::PrunedInTheSameEpoch) => {
+            let deleted = frame.requests()?.into_iter().filter(|request| matches!(request, Request::DeleteMetadata { .. }));
+            let kept = Frame { epoch: Epoch::Keep { sheet_id: old }, ..frame.clone() }.requests()?;
+            Some(kept.into_iter().chain(deleted).collect())
+        }
+        _ => None,
+    }
+}
+
 impl Session<'_> {
     /// Sends what was planned, with the next fence, and records what came of it.
     pub(super) async fn send(&mut self, look: &Look, plans: Vec<CompanyPlan>, is_restored: bool) -> Result<Step, Halt> {
-        let post = self.prepare(look, &plans, is_restored)?;
-        self.write_intent(&post).await?;
-        self.options.faults.reached(CrashPoint::PostPlanned).await;
-        let control = &self.options.control;
-        let is_ours = spreadsheets::renew(control, self.spreadsheet.as_str(), self.options.holder).await?;
-        if !is_ours || !intents::mark_sent(control, post.intent_id).await? {
-            intents::abandon(control, post.intent_id).await?;
+        let generation = self.next_generation(look).await?;
+        let mut post = self.prepare(look, &plans, generation, is_restored)?;
+        if !self.write_intent(&post).await? {
             return Err(Halt::LeaseLost);
         }
-        self.options.faults.reached(CrashPoint::PostSending).await;
-        let answer = self.gateway.apply(self.spreadsheet, &post.batch).await;
-        self.options.faults.reached(CrashPoint::PostAnswerRead).await;
+        self.options.faults.reached(CrashPoint::PostPlanned).await;
+        let store = &self.options.store;
+        let is_ours = store.renew(self.spreadsheet.as_str(), self.options.holder).await?;
+        if !is_ours || !store.mark_sent(post.intent_id).await? {
+            store.abandon_intent(post.intent_id).await?;
+            return Err(Halt::LeaseLost);
+        }
+        let points = if post.new_epoch {
+            [CrashPoint::EpochChanging, CrashPoint::EpochChanged]
+        } else {
+            [CrashPoint::PostSending, CrashPoint::PostAnswerRead]
+        };
+        self.options.faults.reached(points[0]).await;
+        let mut answer = self.gateway.apply(self.spreadsheet, &post.batch).await;
+        self.options.faults.reached(points[1]).await;
+        if matches!(answer, Err(CallError::Unknown(_))) && planted(Bug::RetriedBlindly) {
+            post.advance_fence();
+            answer = self.gateway.apply(self.spreadsheet, &post.batch).await;
+        }
         match answer {
+            Err(CallError::Unknown(_)) if planted(Bug::DoubtTakenForLanded) => self.landed(&post, plans, &Applied::default()).await,
             Ok(applied) => self.landed(&post, plans, &applied).await,
             Err(CallError::Refused(reason)) => self.refused(&post, reason).await,
             Err(CallError::Unknown(reason)) => {
-                intents::mark_in_doubt(&self.options.control, post.intent_id, &reason).await?;
+                self.options.store.mark_in_doubt(post.intent_id, &reason).await?;
                 self.round.in_doubt += 1;
                 Err(Halt::InDoubt(reason))
             }
@@ -69,10 +106,22 @@ impl Session<'_> {
         }
     }
 
-    fn prepare(&self, look: &Look, plans: &[CompanyPlan], is_restored: bool) -> Result<Post, Halt> {
+    /// The one after the highest in the spreadsheet, whatever Postgres remembers: also after an unknown outcome, so that at most one lands.
+    async fn next_generation(&self, look: &Look) -> Result<i64, Halt> {
+        let highest = fence::highest(&look.observed.metadata);
+        if planted(Bug::FenceNotAdvanced) {
+            return Ok(highest.max(1));
+        }
+        if planted(Bug::FenceIdSkipped) {
+            let open = self.options.store.open_intents(self.spreadsheet.as_str()).await?;
+            return Ok(open.iter().map(|intent| intent.generation).max().unwrap_or(highest).max(highest) + 1);
+        }
+        Ok(highest + 1)
+    }
+
+    fn prepare(&self, look: &Look, plans: &[CompanyPlan], generation: i64, is_restored: bool) -> Result<Post, Halt> {
         let metadata = &look.observed.metadata;
         let intent_id = (self.options.ids)();
-        let generation = fence::highest(metadata) + 1;
         let fresh_id = fresh_sheet_id(self.options);
         let epoch = match look.control() {
             // Whatever the other environment has under way is refused from here on.
@@ -86,7 +135,8 @@ impl Session<'_> {
         let spreadsheet = self.spreadsheet.to_string();
         let mark = Mark { intent: intent_id, spreadsheet, environment: self.options.environment.clone() };
         let frame = Frame { mark, generation, epoch, at: self.options.clock.now(), metadata };
-        let mut requests = frame.requests().ok_or_else(|| Halt::Parked("the fence has used up its generations: use a new spreadsheet".to_owned()))?;
+        let used_up = || Halt::Parked("the fence has used up its generations: use a new spreadsheet".to_owned());
+        let mut requests = sabotaged(&frame).or_else(|| frame.requests()).ok_or_else(used_up)?;
         let mut post = Post {
             intent_id,
             generation,
@@ -127,8 +177,9 @@ impl Session<'_> {
         }
     }
 
-    /// The intent, and what people had typed when it was planned, in one transaction.
-    async fn write_intent(&self, post: &Post) -> Result<(), Halt> {
+    /// The intent, and what people had typed when it was planned. False = the lease has passed on: who was frozen since the read
+    /// would put what people typed then in the place of what they have typed since.
+    async fn write_intent(&self, post: &Post) -> Result<bool, Halt> {
         let intent = NewIntent {
             intent_id: post.intent_id,
             spreadsheet_id: self.spreadsheet.as_str(),
@@ -138,16 +189,7 @@ impl Session<'_> {
             operations: &post.batch.requests,
             typed: &post.typed,
         };
-        within(PATIENCE, async {
-            let mut tx = self.options.control.begin().await?;
-            intents::insert(&mut tx, &intent).await?;
-            for (company, typed) in &post.typed {
-                tabs::set_typed(&mut tx, company, Role::Pending.as_str(), typed).await?;
-            }
-            tx.commit().await?;
-            Ok(())
-        })
-        .await
+        Ok(self.options.store.write_intent(&intent).await?)
     }
 
     /// A 2xx answer: it landed, once. What the answer shows is compared by planning again: an empty plan means that nobody was in the way.
@@ -166,7 +208,7 @@ impl Session<'_> {
                 if !healthy {
                     self.answer_ticks(plan, &lost_ticks(plan, &tab.plan, &typed)).await;
                 }
-                if !healthy && tab.plan.complete {
+                if !healthy && tab.plan.complete && !planted(Bug::AnswerNotCompared) {
                     damaged.push(tab.plan.sheet_id);
                 }
             }
@@ -179,13 +221,13 @@ impl Session<'_> {
             spreadsheet_id: self.spreadsheet.as_str(),
             generation: post.generation,
             tabs: &tabs,
-            typed: Some(&typed),
+            typed: Some(&typed).filter(|_| !planted(Bug::TypedForgotten)),
             stay_due: false,
             new_epoch: post.new_epoch,
             control_tab: Some((post.control_tab.0, &post.control_tab.1)),
             at: self.options.clock.now(),
         };
-        posts::confirm(&self.options.control, &landed).await?;
+        self.options.store.confirm(&landed).await?;
         self.row.confirmed_generation = post.generation;
         (self.row.control_sheet_id, self.row.control_title) = (Some(post.control_tab.0), Some(post.control_tab.1.clone()));
         self.distrust_titles = false;
@@ -206,12 +248,7 @@ impl Session<'_> {
         if answers.is_empty() {
             return;
         }
-        let stored = async {
-            let mut tx = self.options.pools.begin(&company.route.dsn, &company.route.schema).await?;
-            projection::store(&mut tx, company.route.company.as_str(), answers, &[]).await?;
-            tx.commit().await
-        };
-        if let Err(error) = bounded(DATABASE_WITHIN, stored).await {
+        if let Err(error) = bounded(DATABASE_WITHIN, self.options.store.store_answers(&company.route, answers, &[])).await {
             warn!(company = %company.route.company, reason = describe(&error), "ticks that came or went during a post could not be answered");
         }
     }
@@ -222,7 +259,7 @@ impl Session<'_> {
         let entry = match self.gateway.metadata(self.spreadsheet, id).await {
             Ok(entry) => entry,
             Err(error) => {
-                intents::mark_in_doubt(&self.options.control, post.intent_id, &reason).await?;
+                self.options.store.mark_in_doubt(post.intent_id, &reason).await?;
                 self.round.in_doubt += 1;
                 return Err(Halt::Call(error));
             }
@@ -255,12 +292,7 @@ impl Session<'_> {
     }
 
     pub(super) async fn close(&self, intent: Uuid, state: &str, reason: &str) -> Result<(), Halt> {
-        within(PATIENCE, async {
-            let mut connection = self.options.control.acquire().await?;
-            intents::settle(&mut connection, intent, state, Some(reason)).await?;
-            Ok(())
-        })
-        .await
+        Ok(self.options.store.settle_intent(intent, state, reason).await?)
     }
 }
 

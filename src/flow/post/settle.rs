@@ -5,9 +5,8 @@ use tracing::{info, warn};
 use super::{Halt, Session};
 use crate::domain::fence::{self, Verdict};
 use crate::domain::sheet::MetadataEntry;
-use crate::store::control::intents::{self, OpenIntent};
-use crate::store::control::posts::{self, Landed};
-use crate::store::control::tabs;
+use crate::store::control::intents::OpenIntent;
+use crate::store::control::posts::Landed;
 
 /// What settling left.
 #[derive(Debug, Default)]
@@ -23,15 +22,15 @@ pub struct Settled {
 impl Session<'_> {
     /// Settles every open intent of the spreadsheet by its metadata.
     pub(super) async fn settle(&mut self, metadata: &[MetadataEntry]) -> Result<Settled, Halt> {
-        let control = &self.options.control;
+        let store = &self.options.store;
         let mut settled = Settled::default();
-        let open = intents::open(control, self.spreadsheet.as_str()).await?;
+        let open = store.open_intents(self.spreadsheet.as_str()).await?;
         // Every open intent was planned upon the generation before its own. If the spreadsheet shows less, it is an older version, and the next batch
         // cannot carry the intent's id: only another epoch stops it.
         let planned_upon = open.iter().map(|intent| intent.generation - 1).max().unwrap_or_default();
         self.row.confirmed_generation = self.row.confirmed_generation.max(planned_upon);
         for intent in open {
-            if intent.state == "planned" && intents::abandon(control, intent.intent_id).await? {
+            if intent.state == "planned" && store.abandon_intent(intent.intent_id).await? {
                 continue;
             }
             match fence::judge(metadata, self.row.confirmed_generation, intent.generation, intent.intent_id) {
@@ -47,7 +46,7 @@ impl Session<'_> {
         }
         if settled.landed == 0 && fence::is_restored(metadata, self.row.confirmed_generation) {
             warn!(spreadsheet = %self.spreadsheet, "an older version of the spreadsheet was restored: going on from what it shows");
-            tabs::set_all_due(control, self.spreadsheet.as_str()).await?;
+            store.set_all_due(self.spreadsheet.as_str()).await?;
             self.round.again = true;
             settled.is_restored = true;
         }
@@ -67,7 +66,7 @@ impl Session<'_> {
             control_tab: None,
             at: self.options.clock.now(),
         };
-        posts::confirm(&self.options.control, &landed).await?;
+        self.options.store.confirm(&landed).await?;
         self.row.confirmed_generation = self.row.confirmed_generation.max(intent.generation);
         self.round.posted += 1;
         info!(spreadsheet = %self.spreadsheet, intent = %intent.intent_id, "a post in doubt has landed");

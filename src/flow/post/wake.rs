@@ -16,10 +16,9 @@ use super::read::binding;
 use super::{CompanyWork, PostRound, Poster, Work};
 use crate::domain::company::{Dsn, Route, SchemaName, SpreadsheetId};
 use crate::domain::tab::{Role, hex};
-use crate::store::company::projection::{self, StateRow};
-use crate::store::control::intents;
-use crate::store::control::spreadsheets::{self, SpreadsheetRow, TroubleRow};
-use crate::store::control::tabs::{self, TabRow};
+use crate::store::company::projection::StateRow;
+use crate::store::control::spreadsheets::{SpreadsheetRow, TroubleRow};
+use crate::store::control::tabs::TabRow;
 use crate::store::error::{Fault, classify, describe};
 
 /// A company whose database is down is looked at again after this time.
@@ -44,7 +43,7 @@ impl Poster {
     pub(super) async fn find_work(&self) -> Result<(Vec<Work>, PostRound), sqlx::Error> {
         let now = self.options.clock.now();
         let mut round = PostRound::default();
-        let routes = self.options.routing.all().await?;
+        let routes = self.options.store.routes().await?;
         let ledger = self.ledger().await?;
         let mut by_spreadsheet: BTreeMap<SpreadsheetId, Vec<Arc<Route>>> = BTreeMap::new();
         for route in routes.values().flatten().filter(|route| self.is_posted(&route.company)) {
@@ -52,7 +51,7 @@ impl Poster {
         }
         if ledger.unsettled.iter().any(|id| !by_spreadsheet.keys().any(|posted| posted.as_str() == id)) {
             let posted: Vec<String> = by_spreadsheet.keys().map(ToString::to_string).collect();
-            intents::abandon_unrouted(&self.options.control, &posted).await?;
+            self.options.store.abandon_unrouted(&posted).await?;
         }
         let open: Vec<_> =
             by_spreadsheet.into_iter().filter(|(id, routes)| is_open(ledger.sheets.get(id.as_str()), routes, now, &mut round)).collect();
@@ -67,12 +66,12 @@ impl Poster {
     }
 
     async fn ledger(&self) -> Result<Ledger, sqlx::Error> {
-        let control = &self.options.control;
+        let store = &self.options.store;
         Ok(Ledger {
-            bindings: tabs::all(control).await?,
-            sheets: spreadsheets::all(control).await?.into_iter().map(|row| (row.spreadsheet_id.clone(), row)).collect(),
-            unsettled: intents::unsettled(control).await?.into_iter().collect(),
-            troubles: spreadsheets::troubles(control).await?.into_iter().map(|row| (row.company_id.clone(), row)).collect(),
+            bindings: store.bindings().await?,
+            sheets: store.spreadsheets().await?.into_iter().map(|row| (row.spreadsheet_id.clone(), row)).collect(),
+            unsettled: store.unsettled().await?.into_iter().collect(),
+            troubles: store.troubles().await?.into_iter().map(|row| (row.company_id.clone(), row)).collect(),
         })
     }
 
@@ -83,7 +82,7 @@ impl Poster {
         troubles: &HashMap<String, TroubleRow>,
         round: &mut PostRound,
     ) -> Result<HashMap<String, StateRow>, sqlx::Error> {
-        let mut targets: HashMap<Target, Vec<Arc<Route>>> = HashMap::new();
+        let mut targets: BTreeMap<Target, Vec<Arc<Route>>> = BTreeMap::new();
         for route in routes {
             targets.entry((route.dsn.clone(), route.schema.clone())).or_default().push(route);
         }
@@ -100,7 +99,7 @@ impl Poster {
                     found.extend(states.into_iter().map(|state| (state.company_id.clone(), state)));
                     // A company without a batch has nothing to post, so no post will show that it is well again.
                     for route in routes.iter().filter(|route| is_troubled(route) && !found.contains_key(route.company.as_str())) {
-                        spreadsheets::clear_trouble(&self.options.control, route.company.as_str()).await?;
+                        self.options.store.clear_trouble(route.company.as_str()).await?;
                     }
                 }
                 Err(error) => self.record_failure(&routes, &error, round).await?,
@@ -111,10 +110,7 @@ impl Poster {
 
     async fn states_of(&self, (dsn, schema): &Target, routes: &[Arc<Route>]) -> Result<Vec<StateRow>, sqlx::Error> {
         let companies: Vec<String> = routes.iter().map(|route| route.company.to_string()).collect();
-        let mut tx = self.options.pools.begin(dsn, schema).await?;
-        let states = projection::states(&mut tx, &companies).await?;
-        tx.commit().await?;
-        Ok(states)
+        self.options.store.states(dsn, schema, &companies).await
     }
 
     async fn record_failure(&self, routes: &[Arc<Route>], error: &sqlx::Error, round: &mut PostRound) -> Result<(), sqlx::Error> {
@@ -127,7 +123,7 @@ impl Poster {
         for route in routes {
             debug!(company = %route.company, reason, "company database not readable");
             let company = route.company.as_str();
-            spreadsheets::set_trouble(&self.options.control, company, state, &reason, route.version, retry_at).await?;
+            self.options.store.set_trouble(company, state, &reason, route.version, retry_at).await?;
             if state == "parked" {
                 round.parked += 1;
             } else {
@@ -155,7 +151,7 @@ impl Poster {
             let is_due = |role: &Role| is_sweep || has_trouble || is_due(&ledger.bindings, route, *role, state);
             let due: BTreeSet<Role> = Role::ALL.into_iter().filter(is_due).collect();
             if !due.is_empty() {
-                companies.push((state.updated_at, CompanyWork { route: Arc::clone(route), due, has_trouble }));
+                companies.push((state.updated_at, CompanyWork { route: Arc::clone(route), due, state: Some(state.clone()), has_trouble }));
             }
         }
         companies.sort_by(|(a_at, a), (b_at, b)| (a_at, &a.route.company).cmp(&(b_at, &b.route.company)));
@@ -180,7 +176,7 @@ fn is_ready(trouble: Option<&TroubleRow>, route: &Route, now: DateTime<Utc>) -> 
     trouble.is_none_or(|trouble| trouble.config_version != Some(route.version) || trouble.retry_at.is_none_or(|at| at <= now))
 }
 
-fn is_due(bindings: &[TabRow], route: &Route, role: Role, state: &StateRow) -> bool {
+pub(super) fn is_due(bindings: &[TabRow], route: &Route, role: Role, state: &StateRow) -> bool {
     let seq = match role {
         Role::Pending => state.pending_seq,
         Role::Active => state.active_seq,

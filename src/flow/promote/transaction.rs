@@ -12,6 +12,7 @@ use crate::domain::ids::TxnUid;
 use crate::domain::rules::{Merged, RuleSet};
 use crate::domain::tab::{PendingRow, TabView};
 use crate::domain::text::normalise;
+use crate::faults::{Bug, CrashPoint, planted};
 use crate::flow::work::PromoteWork;
 use crate::store::company::books::{self, Books, EventWrite, StateWrite};
 use crate::store::company::promotion::{self, RequestWrite, SheetRule, SqlVerdict};
@@ -55,7 +56,13 @@ impl Promote {
         if promotion::is_known(&mut tx, company, &work.request.request_key).await? {
             return Ok(None);
         }
-        let rows = tab.map(verdicts::typed_rows).unwrap_or_default();
+        self.faults.reached(CrashPoint::PromoteOpened).await;
+        let mut rows = tab.map(verdicts::typed_rows).unwrap_or_default();
+        if planted(Bug::ApprovalsByPosition) {
+            let mut uids: Vec<TxnUid> = rows.keys().copied().collect();
+            uids.rotate_left(1);
+            rows = uids.into_iter().zip(rows.into_values()).collect();
+        }
         let uids: Vec<Uuid> = rows.keys().map(|uid| uid.0).collect();
         let open = promotion::open_rows(&mut tx, company, &uids).await?;
         let sql = promotion::approved(&mut tx, company).await?;
@@ -64,7 +71,9 @@ impl Promote {
         let merged = current(&mut tx, &state).await?.merge(&approved(&verdicts), now, Uuid::new_v4);
         let mut step = Step { conn: &mut tx, company, seq: state.seq + 1, work };
         let outcome = step.write(&state, &verdicts, &merged, &rows, tab.is_some()).await?;
+        self.faults.reached(CrashPoint::PromoteRecorded).await;
         tx.commit().await?;
+        self.faults.reached(CrashPoint::PromoteCommitted).await;
         Ok(Some(outcome))
     }
 }
@@ -118,7 +127,9 @@ impl Step<'_, '_> {
             outcome: &json,
             seq: self.seq,
         };
-        promotion::record(self.conn, self.company, &request).await?;
+        if !planted(Bug::RequestNotRecorded) {
+            promotion::record(self.conn, self.company, &request).await?;
+        }
         let pending_changed = !resolved.is_empty() || n_answered > 0 || verdicts.tab_needs_post;
         self.close(state, &merged.rules, version, pending_changed, &json).await?;
         Ok(Outcome { json, due: pending_changed || changed, n_applied })
@@ -158,7 +169,11 @@ impl Step<'_, '_> {
     async fn replay(&mut self, verdicts: &Verdicts<'_>, rules: &RuleSet) -> Result<Vec<(TxnUid, String)>, sqlx::Error> {
         let sources: BTreeSet<&str> = verdicts.applied().map(|proposed| proposed.proposal.source_norm.as_str()).collect();
         let approved: Vec<_> = sources.into_iter().filter_map(|source| rules.get(source)).collect();
-        if approved.is_empty() { Ok(Vec::new()) } else { promotion::replay(self.conn, self.company, &approved, self.seq).await }
+        if approved.is_empty() || planted(Bug::OpenRowsNotReplayed) {
+            Ok(Vec::new())
+        } else {
+            promotion::replay(self.conn, self.company, &approved, self.seq).await
+        }
     }
 
     async fn keep_left(&mut self, verdicts: &Verdicts<'_>, rows: &Rows<'_>, resolved: &[(TxnUid, String)]) -> Result<(), sqlx::Error> {

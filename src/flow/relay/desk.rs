@@ -183,7 +183,7 @@ impl Desk {
     pub(super) async fn look(&mut self) -> (Vec<Work>, Instant) {
         let (now, by_signal) = (Instant::now(), std::mem::take(&mut self.signalled));
         let mut due: Vec<String> = Vec::new();
-        let mut groups: HashMap<Place, Vec<(String, Arc<Statements>, Vec<String>)>> = HashMap::new();
+        let mut groups: HashMap<Place, Vec<Asked>> = HashMap::new();
         for (name, entry) in &mut self.entries {
             let is_held = entry.lease.held.load(Ordering::Relaxed);
             let Some(work) = entry.work.as_ref().filter(|work| is_held && work.not_before <= now) else { continue };
@@ -335,6 +335,9 @@ pub fn own_outboxes(control_name: &str, routes: &Routes, topic_events: &str) -> 
     outboxes
 }
 
+/// An outbox that is asked for waiting rows: its name, how to ask, and the ids that do not count.
+type Asked = (String, Arc<Statements>, Vec<String>);
+
 /// What one outbox was found to have.
 struct Found {
     name: String,
@@ -343,7 +346,7 @@ struct Found {
 }
 
 /// Asks one database. If it cannot answer for all its outboxes because of one (a schema that is not migrated), each is asked alone.
-async fn ask(shared: &Shared, place: Place, tables: Vec<(String, Arc<Statements>, Vec<String>)>) -> Vec<Found> {
+async fn ask(shared: &Shared, place: Place, tables: Vec<Asked>) -> Vec<Found> {
     let pool = match pool_of(shared, &place) {
         Ok(pool) => pool,
         Err(error) => return all_failed(&tables, &error),
@@ -365,7 +368,7 @@ async fn ask(shared: &Shared, place: Place, tables: Vec<(String, Arc<Statements>
     }
 }
 
-fn all_failed(tables: &[(String, Arc<Statements>, Vec<String>)], error: &sqlx::Error) -> Vec<Found> {
+fn all_failed(tables: &[Asked], error: &sqlx::Error) -> Vec<Found> {
     let reason = |name: &str| {
         let advice = if classify(error) == Fault::Schema { ": run `kylo migrate`, or correct the sources file" } else { "" };
         format!("outbox {name} cannot be read: {}{advice}", crate::store::error::describe(error))

@@ -16,6 +16,13 @@ use crate::store::outbox::Statements;
 
 /// Drains, and gives the outbox back with what keeps it from moving, if anything does.
 pub(super) async fn drain(shared: Arc<Shared>, mut work: Work) -> Work {
+    // Whoever waits in vain for a database that is down takes no slot from those whose databases are not.
+    if work.trouble.as_ref().is_some_and(|trouble| trouble.why == Why::Database)
+        && let Err(trouble) = work.is_answered().await
+    {
+        work.is_troubled(trouble);
+        return work;
+    }
     // Never closed, so there is always a slot to wait for.
     let _slot = shared.slots.acquire().await;
     match run(&shared, &mut work).await {

@@ -13,9 +13,12 @@ use super::status::Why;
 use crate::domain::outbox::{KeyFrom, Outbox, OutboxRow};
 use crate::store::error::{Fault, classify, describe};
 use crate::store::outbox::{self, Inspected, Statements};
+use crate::store::pools::within;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// A database that was down has this long to say that it is not.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What keeps an outbox from moving.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +117,13 @@ impl Work {
             Ok(Inspected::Wrong(problems)) => Err(Trouble::new(Why::Table, format!("outbox {}: {}", self.outbox.name, problems.join("; ")))),
             Err(error) => Err(self.database(&error)),
         }
+    }
+
+    /// Whether the database answers for this outbox.
+    pub async fn is_answered(&mut self) -> Result<(), Trouble> {
+        let statements = self.statements().await?;
+        let tables = [(&*statements, Vec::new())];
+        within(ANSWER_PATIENCE, outbox::waiting(&self.pool, &tables)).await.map(drop).map_err(|error| self.database(&error))
     }
 
     /// The next rows in order, but for these.

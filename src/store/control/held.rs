@@ -170,17 +170,19 @@ pub async fn companies(pool: &PgPool, topic: &str) -> Result<Vec<(String, i64)>,
 }
 
 /// Companies whose queue is to be tried now: due, asked for, or their configuration has changed since; and nobody holds the drain lease.
-/// A queue without a trouble row (somebody deleted it) is due.
+/// A queue without a trouble row (somebody deleted it) is due, and so is a trouble row without a queue: its drainer died between the last message and
+/// declaring the queue empty, and nobody else would.
 ///
 /// # Errors
 /// The control database's.
 pub async fn due(pool: &PgPool, kind: WorkKind, topic: &str) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar!(
-        r#"SELECT h.company_id AS "company_id!"
+        r#"SELECT coalesce(h.company_id, t.company_id) AS "company_id!"
            FROM (SELECT DISTINCT company_id FROM control.held_messages WHERE topic = $1) h
-           LEFT JOIN control.company_trouble t ON t.company_id = h.company_id AND t.work = $2
+           FULL JOIN (SELECT * FROM control.company_trouble WHERE work = $2) t ON t.company_id = h.company_id
            LEFT JOIN control.company_config c ON c.company_id = h.company_id
-           WHERE (t.company_id IS NULL OR t.retry_at IS NULL OR t.retry_at <= now() OR t.config_version IS DISTINCT FROM c.xmin::text::bigint)
+           WHERE (h.company_id IS NULL OR t.company_id IS NULL OR t.retry_at IS NULL OR t.retry_at <= now()
+                  OR t.config_version IS DISTINCT FROM c.xmin::text::bigint)
              AND (t.drain_until IS NULL OR t.drain_until <= now())
            ORDER BY 1"#,
         topic,

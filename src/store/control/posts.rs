@@ -91,7 +91,11 @@ async fn record(tx: &mut PgConnection, landed: &Landed<'_>, tab: &IntentTab) -> 
         && tab.role == Role::Pending
         && let Some(typed) = landed.typed.and_then(|typed| typed.get(&tab.company))
     {
-        tabs::set_typed(tx, &tab.company, tab.role.as_str(), typed).await?;
+        if landed.stay_due {
+            tabs::fill_typed(tx, &tab.company, tab.role.as_str(), typed).await?;
+        } else {
+            tabs::set_typed(tx, &tab.company, tab.role.as_str(), typed).await?;
+        }
     }
     if tab.row_count == 0 {
         return Ok(());

@@ -3,7 +3,7 @@
 //! A lease is a claim on the database's clock. What must never happen here: a lock held by a session (a frozen process would keep it).
 
 use chrono::{DateTime, Utc};
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::PATIENCE;
@@ -83,11 +83,12 @@ pub async fn control_tab(pool: &PgPool, spreadsheet: &str) -> Result<Option<(i32
     .await
 }
 
-/// Prolongs a lease that is still ours. False = it has passed on.
+/// Prolongs a lease that is still ours. False = it has passed on. In a transaction: as its last statement, so that what else it writes is written under the
+/// lease or not at all, and nobody waits for the lease's row for longer than for one COMMIT.
 ///
 /// # Errors
 /// The database's.
-pub async fn renew(pool: &PgPool, spreadsheet: &str, holder: Uuid) -> Result<bool, sqlx::Error> {
+pub async fn renew(executor: impl PgExecutor<'_>, spreadsheet: &str, holder: Uuid) -> Result<bool, sqlx::Error> {
     within(PATIENCE, async {
         let done = sqlx::query!(
             "UPDATE control.spreadsheets SET leased_until = now() + make_interval(secs => $3)
@@ -96,7 +97,7 @@ pub async fn renew(pool: &PgPool, spreadsheet: &str, holder: Uuid) -> Result<boo
             holder,
             LEASE_SECS
         )
-        .execute(pool)
+        .execute(executor)
         .await?;
         Ok(done.rows_affected() == 1)
     })

@@ -159,6 +159,18 @@ pub async fn set_typed(connection: &mut PgConnection, company: &str, role: &str,
     Ok(())
 }
 
+/// Adds what was typed when a post was planned whose landing nobody saw: what has been read since then counts.
+///
+/// # Errors
+/// The database's.
+pub async fn fill_typed(connection: &mut PgConnection, company: &str, role: &str, typed: &TypedCells) -> Result<(), sqlx::Error> {
+    let typed = serde_json::to_value(typed).unwrap_or(Json::Null);
+    sqlx::query!("UPDATE control.sheet_tabs SET typed = $3 || typed, updated_at = now() WHERE company_id = $1 AND role = $2", company, role, typed)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Adds what a read beside the posts (promote's) showed, row by row.
 ///
 /// # Errors

@@ -196,7 +196,7 @@ mod tests {
         };
         let statements = Statements::new(&outbox, "bigint", false);
         assert!(
-            statements.claim.contains(r#"FROM "a""; DROP TABLE x; --"."outbox_events" WHERE "st""atus" IN ('NE''W') AND"#),
+            statements.claim.contains(r#"FROM "a""; DROP TABLE x; --"."outbox_events" AS t WHERE "st""atus" IN ('NE''W') AND"#),
             "{}",
             statements.claim
         );

@@ -1,10 +1,11 @@
 // Node "Build requests" of "Promote Rules → Publish (Kafka)": one PROMOTE_RULES message per company that the view
 // control.companies lists. The view knows no DSN, so none can get into a message.
+// The query answers one row with a list, so that no company is an empty list and not a branch without an item.
 
 const { company_id: wanted, request_id } = $('Read request').first().json;
 const created_at = new Date().toISOString();
 
-const companies = $input.all().map((item) => item.json.company_id).filter((id) => typeof id === 'string' && id !== '');
+const { companies } = $input.first().json;
 const messages = companies.map((company_id) => ({
   company_id,
   payload: JSON.stringify({

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{CONTROL_PAUSE, DRAINERS, Engine};
 use crate::domain::ids::CompanyId;
+use crate::faults::{Bug, CrashPoint, planted};
 use crate::flow::consume::handle::Outcome;
 use crate::flow::consume::jobs::{self, Burial, Ended, Look};
 use crate::flow::consume::partitions::Phase;
@@ -13,8 +14,9 @@ use crate::flow::consume::status::MessageOutcome;
 use crate::flow::consume::topics::Topic;
 use crate::flow::hold::{Drained, PARKED_RETRY};
 use crate::flow::lanes::{Entry, Holding, LaneKey};
-use crate::flow::offsets::Ticket;
+use crate::flow::offsets::{Offsets, Ticket};
 use crate::flow::routing::Routing;
+use crate::flow::source::NextOffset;
 use crate::flow::work::Stuck;
 use crate::store::control::dead_letters::Kept;
 use crate::store::control::held::Join;
@@ -60,9 +62,22 @@ impl<T: Topic> Engine<T> {
     /// A message is finished: its effects are durable.
     pub(super) fn done(&mut self, ticket: Ticket, bytes: usize) {
         self.unload(bytes);
-        if let Some(next) = self.offsets.finish(ticket) {
+        if let Some(next) = self.position(ticket) {
+            self.handler.faults.passed(CrashPoint::OffsetStoring);
             self.source.store(ticket.partition(), next);
+            self.handler.faults.passed(CrashPoint::OffsetStored);
         }
+    }
+
+    /// The partition's new position, if it has moved.
+    fn position(&mut self, ticket: Ticket) -> Option<NextOffset> {
+        let is_stale = |offsets: &Offsets| !offsets.is_current(ticket);
+        if planted(Bug::OffsetPastTheHead) && !is_stale(&self.offsets) || planted(Bug::OffsetOfAnOldAssignment) && is_stale(&self.offsets) {
+            self.offsets.finish(ticket);
+            return Some(NextOffset::after(ticket.offset()));
+        }
+        let next = self.offsets.finish(ticket)?;
+        Some(if planted(Bug::OffsetOfTheMessage) { NextOffset::after(next.get() - 2) } else { next })
     }
 
     fn call_ended(&mut self, key: &LaneKey, companies: &[CompanyId], outcomes: Vec<(Entry<T::Work>, Outcome)>) {
@@ -76,6 +91,7 @@ impl<T: Topic> Engine<T> {
                     self.handler.metrics.messages(&self.handler.name, what, 1);
                     self.done(entry.ticket, entry.bytes());
                 }
+                Outcome::Stuck(_) if planted(Bug::LaneSkipsFailed) => self.done(entry.ticket, entry.bytes()),
                 Outcome::Stuck(stuck) => {
                     // The first of a company that is stuck says why; the later ones only follow it.
                     if seen.as_ref() != Some(&entry.company) {

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{Blocked, Engine, MAX_LETTERS};
 use crate::domain::ids::CompanyId;
+use crate::faults::{Bug, planted};
 use crate::flow::consume::handle::{letter, unknown_company};
 use crate::flow::consume::jobs::{self, Burial};
 use crate::flow::consume::partitions::Phase;
@@ -15,6 +16,7 @@ use crate::flow::decode::Poison;
 use crate::flow::hold::PARKED_RETRY;
 use crate::flow::lanes::{Entry, LaneKey};
 use crate::flow::routing::Routing;
+use crate::flow::source::NextOffset;
 use crate::flow::work::{Position, Record};
 use crate::store::control::trouble::{Trouble, TroubleState};
 
@@ -90,6 +92,9 @@ impl<T: Topic> Engine<T> {
 
     fn push(&mut self, record: Arc<Record>, company: CompanyId, key: LaneKey, work: Option<T::Work>, rows: usize) {
         self.good(&record);
+        if planted(Bug::OffsetBeforeWork) {
+            self.source.store(record.position.partition, NextOffset::after(record.position.offset));
+        }
         if let Some(ticket) = self.offsets.begin(record.position.partition, record.position.offset) {
             self.lanes.push(Entry { ticket, company, record, key, work, rows });
         }

@@ -3,11 +3,19 @@
 use tokio::time::Instant;
 
 use super::{Engine, TICK};
+use crate::faults::Faults;
 use crate::flow::consume::partitions::Phase;
 use crate::flow::consume::status::ConsumerStatus;
 use crate::flow::consume::topics::Topic;
 
 impl<T: Topic> Engine<T> {
+    /// Before it runs: nobody shares the handler yet.
+    pub(in crate::flow::consume) fn set_faults(&mut self, faults: Faults) {
+        if let Some(handler) = std::sync::Arc::get_mut(&mut self.handler) {
+            handler.faults = faults;
+        }
+    }
+
     pub(super) fn report(&mut self, now: Instant) {
         self.report_at = now + TICK;
         let health = self.source.health();
