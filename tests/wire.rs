@@ -150,14 +150,18 @@ async fn each_fault_of_the_wire_is_told_apart_and_with_what_to_do() {
         (KafkaSettings::plaintext("127.0.0.1:1"), "connection", "KAFKA_BROKERS"),
         (KafkaSettings::plaintext("no-such-host.invalid:9092"), "dns", "KAFKA_BROKERS"),
     ];
-    let told = faults.map(|(settings, class, advice)| async move {
-        let mut reader = Reader::start(&settings, &name("t"), &name("g"));
-        let detail = reader.trouble(class).await;
-        assert!(detail.contains(advice) && !detail.contains("hunter2"), "{class}: {detail}");
-        // Not joined: there is no group to leave.
-        drop(reader);
+    // Each as a task of its own, so that all of those that fail are named.
+    let told = faults.map(|(settings, class, advice)| {
+        tokio::spawn(async move {
+            let mut reader = Reader::start(&settings, &name("t"), &name("g"));
+            let detail = reader.trouble(class).await;
+            assert!(detail.contains(advice) && !detail.contains("hunter2"), "{class}: {detail}");
+            // Not joined: there is no group to leave.
+            drop(reader);
+        })
     });
-    futures::future::join_all(told).await;
+    let failed: Vec<_> = futures::future::join_all(told).await.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();
+    assert!(failed.is_empty(), "{failed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -165,7 +165,8 @@ impl KafkaSettings {
             // So a topic that is made later, and partitions that are added, are seen soon.
             .set("topic.metadata.refresh.interval.ms", "5000")
             .set("metadata.max.age.ms", "15000")
-            .set("log.connection.close", "false")
+            // Why a port cuts connections is told in these lines alone. They are read, and shown at the debug level only.
+            .set("log.connection.close", "true")
             .set_log_level(RDKafkaLogLevel::Info);
         if self.is_tls() {
             config.set("ssl.endpoint.identification.algorithm", "https");
