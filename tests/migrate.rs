@@ -195,7 +195,9 @@ async fn pruning_takes_what_is_old_and_settled_in_chunks_and_leaves_the_rest() {
                  ('710', 'P', 'old', now() - interval '401 days'), ('710', 'P', 'new', now() - interval '399 days');
              INSERT INTO control.outbox_events (event_type, company_id, payload, created_at, published_at) VALUES
                  ('sent', '', '{}', now() - interval '31 days', now() - interval '31 days'), ('waiting', '', '{}', now() - interval '500 days', NULL);
-             INSERT INTO app_710.outbox_events (event_type, company_id, payload, created_at, published_at) SELECT event_type, '710', payload, created_at, published_at FROM control.outbox_events;
+             INSERT INTO app_710.outbox_events (event_type, company_id, payload, created_at, published_at) VALUES
+                 ('sent', '710', '{}', now() - interval '91 days', now() - interval '91 days'), ('waiting', '710', '{}', now() - interval '500 days', NULL),
+                 ('a record', '710', '{}', now() - interval '89 days', now() - interval '89 days');
              INSERT INTO app_710.rules_pending (company_id, source, promoted_in, updated_at) VALUES
                  ('710', 'promoted', 1, now() - interval '401 days'), ('710', 'waiting', NULL, now() - interval '401 days')",
         )
@@ -216,7 +218,7 @@ async fn pruning_takes_what_is_old_and_settled_in_chunks_and_leaves_the_rest() {
     assert_eq!(company_prune::promoted_rules(&mut tx, 9).await.unwrap(), 1);
     tx.commit().await.unwrap();
     pools.close().await;
-    assert_eq!(database.scalar::<String>("SELECT string_agg(event_type, ',') FROM app_710.outbox_events").await, "waiting");
+    assert_eq!(database.scalar::<String>("SELECT string_agg(event_type, ',' ORDER BY seq) FROM app_710.outbox_events").await, "waiting,a record");
     assert_eq!(database.scalar::<String>("SELECT string_agg(source, ',') FROM app_710.rules_pending").await, "waiting");
 }
 
