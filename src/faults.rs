@@ -3,7 +3,7 @@
 //! Crash points are reached through a [`Faults`] that is handed in, so tests stay parallel; bugs are asked for by [`planted`], because they sit in
 //! pure code too. Both are there with the feature `faults` alone: without it [`Faults`] is a zero-sized type that does nothing and
 //! [`planted`] is `false` at compile time. In a process they are set by `FAULTS_CRASH_AT=point[:n]` (abort at the n-th time the point is
-//! reached) and `FAULTS_BUG=bug`; in a test by [`Faults::arm`] and [`plant`].
+//! reached) and `FAULTS_BUG=bug`; in a test by `Faults::arm` and `plant`.
 //!
 //! What must never happen here: a release build with the feature; a crash point that `tests/crashes.rs` does not run through, or a bug that
 //! no check of `tests/planted.rs` catches (both go through `ALL`).

@@ -1,7 +1,7 @@
 //! Statements against outbox tables: Kylo's own and those of others, whose names come from configuration.
 //!
 //! Called by [`crate::flow::relay`]. The names are quoted, the values are parameters, and for a foreign table every name was found in
-//! information_schema first ([`inspect`]). Each call is one statement outside any transaction: an idle relay must be near silent, and nothing is
+//! information_schema first ([`mod@inspect`]). Each call is one statement outside any transaction: an idle relay must be near silent, and nothing is
 //! locked while Kafka is waited for. What must never happen here: a row passed over because its id is below one that was seen (its
 //! transaction may commit late), or a row marked that was not asked for.
 
