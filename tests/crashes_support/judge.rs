@@ -29,7 +29,7 @@ const COMPANY: [&str; 11] = [
     "SELECT version, request_key FROM ruleset_versions",
     "SELECT request_key, version, outcome FROM promote_requests",
     "SELECT source, target_sheet, target_header, match_notes, approved, origin, txn_uid, answer, promoted_in FROM rules_pending",
-    "SELECT event_type, payload - 'checksum' - 'seq' AS payload FROM outbox_events_that_tell_something",
+    "SELECT event_type, payload - 'checksum' - 'seq' - 'topic' AS payload FROM outbox_events_that_tell_something",
     "SELECT ruleset_version FROM company_state",
 ];
 

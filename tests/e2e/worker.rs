@@ -1,5 +1,6 @@
 //! Workers of the built binary, which run until they are stopped or killed.
 
+use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command};
@@ -50,6 +51,7 @@ impl Process {
         let sent = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().await.unwrap();
         assert!(sent.success());
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("SIGTERM ends a worker").unwrap();
+        assert_eq!(ended.signal(), None, "a worker that is told to stop ends by itself: {}", self.said());
         (ended.code(), began.elapsed())
     }
 }
