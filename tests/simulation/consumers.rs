@@ -533,7 +533,7 @@ async fn history(seed: u64, fault: Fault) -> Result<Met, String> {
 
 #[test]
 fn every_batch_is_applied_once_in_order_and_shown_through_rebalances_crashes_stale_consumers_and_outages() {
-    let met = seeds("every_batch", SEEDS, |seed| history(seed, Fault::None));
+    let met = seeds("every_batch", SEEDS, &[], |seed| history(seed, Fault::None));
     if super::replay::is_replay() {
         return;
     }
@@ -546,7 +546,7 @@ fn every_batch_is_applied_once_in_order_and_shown_through_rebalances_crashes_sta
         ("held", sum(|met| met.n_held)),
         ("landed", sum(|met| met.n_landed)),
     ];
-    assert!(counts.iter().all(|(_, n)| *n > 500), "{counts:?}");
+    assert!(counts.iter().all(|(_, n)| *n > 300), "{counts:?}");
 }
 
 #[test]
