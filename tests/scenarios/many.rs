@@ -1,5 +1,6 @@
 //! A thousand companies.
 
+use kylo::runtime::audit::{Options, Tabs, audit};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
 
@@ -69,5 +70,10 @@ async fn of_a_thousand_companies_on_sixteen_partitions_five_may_be_down_and_nobo
     world.consumed(&delivered).await;
     world.company_counts(&id(7), "SELECT count(*) FROM ingest_batches", i64::try_from(3 * DOWN).unwrap()).await;
     world.control_counts("SELECT count(*) FROM control.company_trouble", 0).await;
-    world.end_with_zero("with a thousand companies").await;
+    world.stop().await;
+    let options = Options { tabs: Tabs::Skip, ..Options::default() };
+    let report = audit(&world.settings(&Mode::Shadow), &options).await.unwrap();
+    assert!(report.is_clean() && report.taken_from_postgres.is_empty(), "{}\n{}", report.summary(), super::judge::lines(&report));
+    assert_eq!((report.companies, report.books_recomputed), (1_000, 1_000), "{}", report.summary());
+    world.end().await;
 }

@@ -1,5 +1,7 @@
 //! Databases that are restored to a backup, and a schema that is moved.
 
+use kylo::audit::report::Class;
+
 use super::database::Database;
 use super::messages::{batch, row};
 use super::steps::becomes;
@@ -36,6 +38,7 @@ async fn a_company_database_restored_to_a_backup_empties_no_tab_and_is_filled_ag
             if unknown == 2 { Ok(()) } else { Err(format!("{unknown}: {:?}", world.sources("710"))) }
         })
         .await;
+    world.audit_finds("the database has forgotten a batch", Class::Lost, "batch b-CHARLIE").await;
     let run = world.kylo(&["backfill", "--source", "topic", "--company", "710", "--since", "2020-01-01T00:00:00Z", "--yes"]).await;
     assert_eq!(run.code, 0, "{run:?}");
     world.company_counts("710", "SELECT count(*) FROM ingest_batches", 5).await;
@@ -44,7 +47,15 @@ async fn a_company_database_restored_to_a_backup_empties_no_tab_and_is_filled_ag
     let row = world.pending_row("710", "CHARLIE").unwrap();
     assert_eq!((row.shown("Match_Notes"), row.shown("Status")), ("mine", ""));
     assert_eq!(world.number("710", "SELECT count(*) FROM matched_txns WHERE state = 'queued'").await, 2);
-    world.end_with_zero("after the company database was restored and filled again").await;
+    world.stop().await;
+    let report = world.audit().await;
+    assert!(report.is_clean() && report.books_recomputed == 1, "{}\n{}", report.summary(), super::judge::lines(&report));
+    let taken: Vec<_> = report.taken_from_postgres.iter().map(|taken| (taken.what, taken.count)).collect();
+    assert_eq!(taken, [("messages", 3)], "the batches since the backup, as the backfill says");
+    // Without its record they are lost.
+    world.control_execute("DELETE FROM control.backfills").await;
+    world.audit_finds("the backfill is not on record", Class::Lost, "batch b-DELTA").await;
+    world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,7 +112,7 @@ async fn a_company_whose_schema_is_moved_waits_until_the_configuration_follows_a
     let mut delivered = Vec::new();
     for at in 1..6 {
         for company in ["710", "711"] {
-            delivered.push(world.publish(&batch(company, &format!("b-{at}"), at, &[row("ALPHA", &format!("-{at}.00"), "ALPHA")])).await);
+            delivered.push(world.publish(&batch(company, &format!("b-{at}"), at, &[row("ALPHA", &format!("-{}.00", at + 1), "ALPHA")])).await);
         }
     }
     world.company_counts("711", "SELECT count(*) FROM ingest_batches", 6).await;
@@ -111,7 +122,7 @@ async fn a_company_whose_schema_is_moved_waits_until_the_configuration_follows_a
     world.consumed(&delivered).await;
     world.company_counts("710", "SELECT count(*) FROM ingest_batches", 6).await;
     world.settled(&["710", "711"]).await;
-    assert_eq!(world.pending_row("710", "ALPHA").unwrap().cells["Amount"].value, -5.0);
+    assert_eq!(world.pending_row("710", "ALPHA").unwrap().cells["Amount"].value, -6.0);
     world.control_counts("SELECT count(*) FROM control.company_trouble", 0).await;
     world.end_with_zero("after the schema was moved").await;
 }

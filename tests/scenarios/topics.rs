@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kylo::adapters::kafka::admin::{TopicSpec, TopicState, ensure};
 use kylo::adapters::kafka::client::KafkaSettings;
-use kylo::adapters::kafka::producer::KafkaProducer;
+use kylo::adapters::kafka::producer::{Delivered, KafkaProducer};
 use serde_json::Value;
 
 use super::messages::{batch, row};
@@ -50,14 +50,15 @@ async fn recreate(world: &mut World) {
     world.producer = KafkaProducer::start(&settings).unwrap();
 }
 
-/// Publishes these batches of one row, and waits until they are in the books.
-async fn published(world: &World, name: &str, n: i64) {
+/// Publishes these batches of one row, and waits until they are in the books and on the tab.
+async fn published(world: &World, name: &str, n: i64) -> Vec<Delivered> {
     let before = world.number("710", "SELECT count(*) FROM ingest_batches").await;
-    let messages: Vec<Value> = (0..n).map(|at| batch("710", &format!("{name}-{at}"), at, &[row(&format!("{name}{at}"), "-1.00", &format!("{name} {at}"))])).collect();
+    let one = |at: i64| batch("710", &format!("{name}-{at}"), at, &[row(&format!("{name}{at}"), "-1.00", &format!("{name} {at}"))]);
+    let messages: Vec<Value> = (0..n).map(one).collect();
     let delivered = world.publish_all(&messages).await;
     world.company_counts("710", "SELECT count(*) FROM ingest_batches", before + n).await;
-    world.consumed(&delivered).await;
     world.settled(&["710"]).await;
+    delivered
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -65,20 +66,20 @@ async fn a_topic_that_is_made_again_is_consumed_from_its_beginning_and_the_books
     let mut world = World::with_partitions(1).await;
     world.add(&["710"]).await;
     world.start(&Mode::Post);
-    published(&world, "FIRST", 8).await;
+    world.consumed(&published(&world, "FIRST", 8).await).await;
     // While nobody consumes: fewer messages than there were, then more.
     world.stop().await;
     recreate(&mut world).await;
     world.start(&Mode::Post);
-    published(&world, "SECOND", 5).await;
-    published(&world, "THIRD", 5).await;
-    // While a worker consumes.
+    world.consumed(&published(&world, "SECOND", 5).await).await;
+    world.consumed(&published(&world, "THIRD", 5).await).await;
+    // While a worker consumes. It commits again once it is beyond its old position, or is started again.
     recreate(&mut world).await;
     published(&world, "FOURTH", 3).await;
     recreate(&mut world).await;
     published(&world, "FIFTH", 12).await;
     world.restart(&Mode::Post).await;
-    published(&world, "SIXTH", 1).await;
+    world.consumed(&published(&world, "SIXTH", 1).await).await;
     world.assert_tab_equals_postgres("710").await;
     world.assert_decided_once("710").await;
     world.stop().await;
