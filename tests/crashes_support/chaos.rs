@@ -89,7 +89,20 @@ impl Soak {
         let rng = StdRng::seed_from_u64(seed);
         let more_kills = variable("CHAOS_KILLS").map_or(0, |text| text.parse::<u32>().unwrap().min(100));
         let (people, inputs, recent, workers, logs) = (People::default(), Inputs::default(), Vec::new(), Vec::new(), Vec::new());
-        Self { world, people, rng, inputs, recent, workers, logs, counts: Counts::new(), minutes: 0, may_restart_services, more_kills, audited: String::new() }
+        Self {
+            world,
+            people,
+            rng,
+            inputs,
+            recent,
+            workers,
+            logs,
+            counts: Counts::new(),
+            minutes: 0,
+            may_restart_services,
+            more_kills,
+            audited: String::new(),
+        }
     }
 
     fn count(&mut self, what: &'static str) {

@@ -59,7 +59,9 @@ async fn of_a_thousand_companies_on_sixteen_partitions_five_may_be_down_and_nobo
     world.start(&Mode::Shadow);
     let mut delivered = Vec::new();
     for at in 0..3 {
-        let one = |n: usize| batch(&id(n), &format!("b-{at}"), at, &[row("same", &format!("{at}.00"), "CORRECTED"), row(&format!("n{at}"), "-1.00", "NEW")]);
+        let one = |n: usize| {
+            batch(&id(n), &format!("b-{at}"), at, &[row("same", &format!("{at}.00"), "CORRECTED"), row(&format!("n{at}"), "-1.00", "NEW")])
+        };
         let messages: Vec<Value> = (0..COMPANIES).map(one).collect();
         delivered.extend(world.publish_all(&messages).await);
     }

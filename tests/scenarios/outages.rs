@@ -15,7 +15,11 @@ const FULL: &str = "CREATE FUNCTION disk_is_full() RETURNS trigger LANGUAGE plpg
     BEGIN RAISE EXCEPTION 'could not extend file \"base/16384/2619\": No space left on device' USING ERRCODE = '53100'; END $$;";
 
 async fn publish(world: &World, from: i64, to: i64) -> Vec<kylo::adapters::kafka::producer::Delivered> {
-    let one = |at: i64| COMPANIES.map(|company| batch(company, &format!("b-{at}"), at, &[row("t", &format!("-{at}.00"), "CORRECTED"), row(&format!("n{at}"), "-1.00", "NEW")]));
+    let one = |at: i64| {
+        COMPANIES.map(|company| {
+            batch(company, &format!("b-{at}"), at, &[row("t", &format!("-{at}.00"), "CORRECTED"), row(&format!("n{at}"), "-1.00", "NEW")])
+        })
+    };
     let messages: Vec<Value> = (from..to).flat_map(one).collect();
     world.publish_all(&messages).await
 }
@@ -41,14 +45,17 @@ async fn companies_on_a_read_only_standby_or_a_full_disk_wait_held_in_order_whil
     world.settled(&COMPANIES).await;
 
     read_only(&standby, true).await;
-    world.execute("full", &format!("{FULL} CREATE TRIGGER full_disk BEFORE INSERT ON transactions FOR EACH ROW EXECUTE FUNCTION disk_is_full()")).await;
+    world
+        .execute("full", &format!("{FULL} CREATE TRIGGER full_disk BEFORE INSERT ON transactions FOR EACH ROW EXECUTE FUNCTION disk_is_full()"))
+        .await;
     let delivered = publish(&world, 3, 8).await;
     world.company_counts("well", "SELECT count(*) FROM ingest_batches", 7).await;
     world.settled(&["well"]).await;
     // Down for half a minute: their messages are durable in the queue, so no offset waits for them.
     world.consumed(&delivered).await;
     world.control_counts("SELECT count(*) FROM control.held_messages", 10).await;
-    let reasons = world.control_texts("SELECT company_id || ' ' || state || ' ' || reason FROM control.company_trouble WHERE work = 'ingest' ORDER BY 1").await;
+    let reasons =
+        world.control_texts("SELECT company_id || ' ' || state || ' ' || reason FROM control.company_trouble WHERE work = 'ingest' ORDER BY 1").await;
     assert_eq!(reasons.len(), 2, "{reasons:?}");
     assert!(reasons[0].starts_with("full down") && reasons[1].starts_with("standby down"), "{reasons:?}");
     assert_eq!(world.control_number("SELECT count(*) FROM control.dead_letters").await, 0, "an outage is no poison");
@@ -92,7 +99,11 @@ async fn a_control_database_on_a_standby_or_a_full_disk_stops_what_needs_it_and_
     health.is_ready(&world).await;
 
     // A full disk: no intent can be written, so nothing is posted.
-    world.control_execute(&format!("{FULL} CREATE TRIGGER full_disk BEFORE INSERT ON control.sheet_intents FOR EACH ROW EXECUTE FUNCTION disk_is_full()")).await;
+    world
+        .control_execute(&format!(
+            "{FULL} CREATE TRIGGER full_disk BEFORE INSERT ON control.sheet_intents FOR EACH ROW EXECUTE FUNCTION disk_is_full()"
+        ))
+        .await;
     let applied = world.applied("well");
     let delivered = publish(&world, 6, 8).await;
     world.consumed(&delivered).await;

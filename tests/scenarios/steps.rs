@@ -22,13 +22,6 @@ impl World {
         self.promoted(company, request).await;
         self.settled(&[company]).await;
     }
-
-    /// The end of a scenario: nothing lost, doubled, misrouted, reordered or altered, and everything was recomputed.
-    pub async fn end_with_zero(mut self, when: &str) {
-        self.stop().await;
-        self.audit_is_clean(when).await;
-        self.end().await;
-    }
 }
 
 /// `to` becomes what `from` is now, as a backup and its being put back do. Ends the sessions of both, which pools make anew.

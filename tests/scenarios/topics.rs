@@ -15,7 +15,8 @@ async fn a_correction_there_and_back_again_comes_out_right_however_often_each_is
     let mut world = World::with_partitions(1).await;
     world.add(&["710"]).await;
     world.start(&Mode::Post);
-    let correction = |at: i64, amount: &str| batch("710", &format!("b-{at}"), at, &[row("t", amount, "CORRECTED"), row(&format!("n{at}"), "1.00", "NEW")]);
+    let correction =
+        |at: i64, amount: &str| batch("710", &format!("b-{at}"), at, &[row("t", amount, "CORRECTED"), row(&format!("n{at}"), "1.00", "NEW")]);
     let messages = [correction(0, "10.00"), correction(1, "12.00"), correction(2, "10.00")];
     let twice: Vec<Value> = messages.iter().flat_map(|message| [message.clone(), message.clone()]).collect();
     let mut delivered = world.publish_all(&twice).await;
