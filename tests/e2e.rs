@@ -8,6 +8,8 @@
 #[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "support/database.rs"]
 mod database;
+#[path = "e2e/commands.rs"]
+mod commands;
 #[path = "e2e/databases.rs"]
 mod databases;
 #[path = "e2e/faults.rs"]
