@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+#[path = "e2e/commands.rs"]
+mod commands;
 #[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "support/database.rs"]
 mod database;

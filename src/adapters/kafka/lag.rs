@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::admin::{AdminError, partitions};
 use super::client::KafkaSettings;
+use super::group::committed;
 
 /// For each question to the broker.
 const REQUEST: Duration = Duration::from_secs(5);
@@ -39,19 +39,12 @@ pub async fn lag(settings: &KafkaSettings, group: &str, topic: &str) -> Result<V
 }
 
 fn ask(consumer: &BaseConsumer, topic: &str, count: i32) -> Result<Vec<PartitionLag>, KafkaError> {
-    let mut list = TopicPartitionList::new();
-    for partition in 0..count {
-        list.add_partition(topic, partition);
-    }
-    let committed = consumer.committed_offsets(list, REQUEST)?;
+    let committed = committed(consumer, topic, count)?;
     let mut lags = Vec::new();
-    for element in committed.elements() {
-        let (low, high) = consumer.fetch_watermarks(topic, element.partition(), REQUEST)?;
-        let from = match element.offset() {
-            Offset::Offset(offset) => offset.max(low),
-            _ => low,
-        };
-        lags.push(PartitionLag { partition: element.partition(), behind: (high - from).max(0) });
+    for partition in 0..count {
+        let (low, high) = consumer.fetch_watermarks(topic, partition, REQUEST)?;
+        let from = committed.get(&partition).map_or(low, |offset| low.max(*offset));
+        lags.push(PartitionLag { partition, behind: (high - from).max(0) });
     }
     Ok(lags)
 }

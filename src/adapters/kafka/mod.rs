@@ -14,6 +14,7 @@ pub mod reader;
 pub mod snapshot;
 pub mod trouble;
 
+mod group;
 mod poll;
 mod probe;
 mod rotation;

@@ -13,6 +13,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::admin::{AdminError, partitions};
 use super::client::KafkaSettings;
+use super::group;
 
 /// For each question to the broker.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -47,14 +48,8 @@ pub struct Snapshot<T> {
 pub async fn committed(settings: &KafkaSettings, group: &str, topic: &str) -> Result<BTreeMap<i32, i64>, AdminError> {
     let Some(count) = partitions(settings).await?.get(topic).copied() else { return Ok(BTreeMap::new()) };
     let consumer = consumer(settings, group)?;
-    let list = whole(topic, (0..count).map(|partition| (partition, Offset::Invalid)));
-    blocking(settings, move || {
-        let list = list?;
-        let answer = consumer.committed_offsets(list, REQUEST)?;
-        let offset = |at: Offset| if let Offset::Offset(offset) = at { Some(offset) } else { None };
-        Ok(answer.elements().iter().filter_map(|element| Some((element.partition(), offset(element.offset())?))).collect())
-    })
-    .await
+    let topic = topic.to_owned();
+    blocking(settings, move || group::committed(&consumer, &topic, count)).await
 }
 
 /// Every record of a topic, each handed to `each`; nothing if there is no such topic.
@@ -89,12 +84,13 @@ fn read_all<T>(
     // Partitions that are not read to their end yet.
     let mut left: BTreeMap<i32, i64> =
         extent.iter().filter(|(_, (low, high))| low < high).map(|(partition, (_, high))| (*partition, *high)).collect();
-    consumer.assign(&whole(topic, left.keys().map(|partition| (*partition, Offset::Beginning)))?)?;
+    consumer.assign(&whole(topic, left.keys().map(|partition| (*partition, Offset::Offset(extent[partition].0))))?)?;
     let mut records: Vec<((i32, i64), T)> = Vec::new();
-    let mut heard = Instant::now();
+    let (mut heard, mut told) = (Instant::now(), String::new());
     while !left.is_empty() {
         if heard.elapsed() > PATIENCE {
-            return Ok(Err(format!("topic {topic}: no message for {} s before the end of partitions {:?}", PATIENCE.as_secs(), left.keys())));
+            let (seconds, left) = (PATIENCE.as_secs(), left.keys());
+            return Ok(Err(format!("topic {topic}: no message for {seconds} s before the end of partitions {left:?}{told}")));
         }
         match consumer.poll(Duration::from_millis(200)) {
             None => {}
@@ -102,9 +98,9 @@ fn read_all<T>(
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 left.remove(&partition);
             }
-            // librdkafka connects again by itself.
-            Some(Err(error)) if matches!(error.rdkafka_error_code(), Some(Code::BrokerTransportFailure | Code::AllBrokersDown)) => {}
-            Some(Err(error)) => return Err(error),
+            Some(Err(error)) if is_final(&error) => return Err(error),
+            // librdkafka connects, and asks, again by itself.
+            Some(Err(error)) => told = format!(" ({error})"),
             Some(Ok(message)) => {
                 heard = Instant::now();
                 let (partition, offset) = (message.partition(), message.offset());
@@ -119,6 +115,22 @@ fn read_all<T>(
     }
     records.sort_by_key(|(at, _)| *at);
     Ok(Ok(Snapshot { extent, records: records.into_iter().map(|(_, record)| record).collect() }))
+}
+
+/// Whether waiting does not help: a missing right, records that are gone meanwhile, a topic that is gone.
+fn is_final(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::TopicAuthorizationFailed
+                | Code::AutoOffsetReset
+                | Code::OffsetOutOfRange
+                | Code::UnknownTopicOrPartition
+                | Code::UnknownTopic
+                | Code::UnknownPartition
+                | Code::Fatal
+        )
+    )
 }
 
 fn stored<'a>(message: &'a BorrowedMessage<'_>) -> StoredRecord<'a> {
