@@ -87,7 +87,7 @@ impl Soak {
             world.add_at(place).await;
         }
         let rng = StdRng::seed_from_u64(seed);
-        let more_kills = variable("CHAOS_KILLS").map_or(0, |text| text.parse::<u32>().unwrap().min(100));
+        let more_kills = variable("CHAOS_KILLS").map_or(50, |text| text.parse::<u32>().unwrap().min(100));
         let (people, inputs, recent, workers, logs) = (People::default(), Inputs::default(), Vec::new(), Vec::new(), Vec::new());
         Self {
             world,
@@ -319,9 +319,18 @@ impl Soak {
         let (service, what) =
             *[("postgres", "PostgreSQL killed and restarted"), ("kafka", "broker killed and restarted")].choose(&mut self.rng).unwrap();
         self.count(what);
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/chaos.sh");
-        let done = tokio::process::Command::new(script).args(["--restart", service]).output().await.unwrap();
-        assert!(done.status.success(), "{service} does not come back: {}", String::from_utf8_lossy(&done.stderr));
+        let scripts = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/");
+        let mut done = tokio::process::Command::new(format!("{scripts}chaos.sh")).args(["--restart", service]).output().await.unwrap();
+        // A busy machine may take longer to start it than the script waits: then it is waited for again.
+        for _ in 0..4 {
+            if done.status.success() {
+                return;
+            }
+            let mut up = tokio::process::Command::new(format!("{scripts}up.sh"));
+            up.args(["--only", service]).env_remove("PG_DSN_RW").env_remove("KAFKA_BROKERS");
+            done = up.output().await.unwrap();
+        }
+        panic!("{service} does not come back after {:?}: {}", self.counts, String::from_utf8_lossy(&done.stderr));
     }
 
     // --- The end ---
