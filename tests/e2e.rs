@@ -33,6 +33,7 @@ mod outages;
 mod people;
 #[path = "e2e/process.rs"]
 mod process;
+#[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "e2e/proxy.rs"]
 mod proxy;
 #[path = "e2e/scale.rs"]

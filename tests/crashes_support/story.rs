@@ -46,6 +46,8 @@ pub async fn round(world: &World, round: usize) {
     let at = world.publish(&batch("710", &of("last"), at(round, 9), &[row(&of("t9"), "-9.00", &of("LAST"))])).await;
     world.consumed(&[at]).await;
     world.settled(&COMPANIES).await;
+    // Whatever went wrong on the way is over.
+    world.control_counts("SELECT count(*) FROM control.company_trouble", 0).await;
 }
 
 async fn messages(world: &World, round: usize) -> Vec<Delivered> {

@@ -1,11 +1,14 @@
 //! A failover to a read-only standby, and a full disk: of companies' databases while others flow, and of the control database.
 
+use std::time::{Duration, Instant};
+
 use kylo::runtime::Workers;
 use serde_json::Value;
 
 use super::database::Database;
 use super::databases::server;
 use super::messages::{batch, row};
+use super::proxy::Proxy;
 use super::steps::{end_sessions, execute, name};
 use super::world::{ALL, Mode, Place, World};
 
@@ -117,4 +120,35 @@ async fn a_control_database_on_a_standby_or_a_full_disk_stops_what_needs_it_and_
         assert_eq!(world.pending_row(company, "CORRECTED").unwrap().cells["Amount"].value, -7.0, "{company}");
     }
     world.end_with_zero("after the control database was on a standby and on a full disk").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_server_that_freezes_in_the_middle_holds_up_neither_others_nor_a_stop() {
+    let mut world = World::with_partitions(2).await;
+    let frozen = Database::create().await;
+    let (proxy, dsn) = Proxy::before(&frozen.dsn).await;
+    world.add_at(Place { dsn, pool: frozen.pool.clone(), ..world.usual_place("frozen") }).await;
+    world.add(&["well"]).await;
+    world.start(&Mode::Post);
+    world.one_more(&["frozen", "well"], 0, "BEFORE").await;
+    proxy.freeze();
+    let mut delivered = Vec::new();
+    for at in 1..4 {
+        for company in ["frozen", "well"] {
+            delivered.push(world.publish(&batch(company, &format!("b-{at}"), at, &[row(&format!("t{at}"), "-1.00", "MEANWHILE")])).await);
+        }
+    }
+    world.company_counts("well", "SELECT count(*) FROM ingest_batches", 4).await;
+    world.settled(&["well"]).await;
+    let began = Instant::now();
+    world.stop().await;
+    // Its deadline is 5 s; the rest is for a machine that is busy with other tests.
+    assert!(began.elapsed() < Duration::from_secs(15), "a stop took {:?}", began.elapsed());
+    assert_eq!(world.number("frozen", "SELECT count(*) FROM ingest_batches").await, 1);
+    proxy.mend();
+    world.start(&Mode::Post);
+    world.consumed(&delivered).await;
+    world.company_counts("frozen", "SELECT count(*) FROM ingest_batches", 4).await;
+    world.settled(&["frozen", "well"]).await;
+    world.end_with_zero("after a database server was frozen").await;
 }
