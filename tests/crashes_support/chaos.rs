@@ -6,6 +6,7 @@
 //! for minutes and lets it restart the broker and the database; in the tests it runs for seconds and leaves those, which others use, alone.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use fake_sheets::faults::{Answer, Commit};
@@ -24,7 +25,7 @@ use super::messages::minute;
 use super::people::{People, moving};
 use super::supervise::{signal, spawn};
 use super::worker::Process;
-use super::world::{Place, World, brokers};
+use super::world::{PATIENCE, Place, World, brokers};
 
 const COMPANIES: [&str; 6] = ["701", "702", "703", "704", "705", "706"];
 const MOST_WORKERS: usize = 4;
@@ -281,7 +282,10 @@ impl Soak {
         } else if self.workers.len() > 1 {
             self.count("SIGTERM");
             let mut worker = self.some_worker();
-            worker.terminate().await;
+            signal(&worker, "TERM").await;
+            let ended = tokio::time::timeout(PATIENCE, worker.child.wait()).await.expect("SIGTERM ends a worker").unwrap();
+            // One that has only just begun does not listen yet, and ends by the signal.
+            assert!(ended.success() || ended.signal() == Some(15), "{ended}: {}", tail(&worker.said()));
             self.logs.push(worker.said());
         }
     }
