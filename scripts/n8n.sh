@@ -108,7 +108,7 @@ compile_kafka() {
 build_kafka() {
   local began=$SECONDS
   [ -d "$KAFKA_PACKAGE" ] && [ ! -e "$APP/kafka.log" ] && ! kafka_loads || return 0
-  say 'n8n: compiling the native part of its Kafka node (once, a minute or two)'
+  say 'n8n: compiling the native part of its Kafka node (once, some minutes)'
   if (compile_kafka) >"$APP/kafka.log" 2>&1; then
     say "n8n: compiled in $(since "$began")"
   else
