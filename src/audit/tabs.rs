@@ -33,7 +33,8 @@ pub fn judge(inputs: &Inputs, index: &Index<'_>, book: &Book, account: Option<&A
     }
     for live in inputs.tabs.iter().filter(|live| live.company == book.company) {
         let seq = book.state.as_ref().map(|state| if live.role == Role::Pending { state.pending_seq } else { state.active_seq });
-        if live.posted_seq.is_none() || live.posted_seq != seq {
+        let is_answered = live.role == Role::Active || book.state.as_ref().is_none_or(|state| state.answer_seq == live.answer_seq);
+        if live.posted_seq.is_none() || live.posted_seq != seq || !is_answered {
             report.tabs_not_judged += 1;
             continue;
         }

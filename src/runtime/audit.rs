@@ -228,7 +228,14 @@ async fn look(gateway: &dyn SheetGateway, spreadsheet: &str, marks: &[&TabMark])
             None => None,
         };
         let posted_seq = (!mark.in_doubt && mark.posted_seq >= 0).then_some(mark.posted_seq);
-        live.push(LiveTab { company: mark.company_id.clone(), role, spreadsheet: spreadsheet.to_owned(), seen, posted_seq });
+        live.push(LiveTab {
+            company: mark.company_id.clone(),
+            role,
+            spreadsheet: spreadsheet.to_owned(),
+            seen,
+            posted_seq,
+            answer_seq: mark.answer_seq,
+        });
     }
     Ok(live)
 }

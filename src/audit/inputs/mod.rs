@@ -44,6 +44,8 @@ pub struct LiveTab {
     pub seen: Option<ObservedTab>,
     /// The seq that it was last made equal to, and nothing was posted to its spreadsheet while it was read. `None`: it was in motion.
     pub posted_seq: Option<i64>,
+    /// Of a Pending tab: how often answers had been stored when it was made equal.
+    pub answer_seq: i64,
 }
 
 impl Inputs {
