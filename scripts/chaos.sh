@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Usage: scripts/chaos.sh [--seed N] [--minutes M]
+# Usage: scripts/chaos.sh [--seed N] [--minutes M] [--kills PERCENT]
 #
 # The soak: up to four workers of the built binary against a real Kafka, a real PostgreSQL and the fake-sheets
 # server, while at random workers are killed and frozen, broker and database are killed and restarted, the
@@ -9,17 +9,19 @@
 #
 #   --seed N      default: the time
 #   --minutes M   how long the storm lasts (default 5); draining comes on top
+#   --kills PERCENT   so much of the harm is a kill -9, beside those that the dice give (default 0)
 #
 # Services are this clone's own (scripts/up.sh): they are started where they do not run, and killed.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-SEED=$(date +%s) MINUTES=5 RESTART=''
+SEED=$(date +%s) MINUTES=5 KILLS=0 RESTART=''
 while [ $# -gt 0 ]; do
   case $1 in
     --seed) SEED=${2:-} && shift 2 ;;
     --minutes) MINUTES=${2:-} && shift 2 ;;
+    --kills) KILLS=${2:-} && shift 2 ;;
     # For the driver: kills a service of this clone and starts it again.
     --restart) RESTART=${2:-} && shift 2 ;;
     -h | --help)
@@ -46,13 +48,13 @@ if [ -n "$RESTART" ]; then
   exec scripts/up.sh --only "$RESTART"
 fi
 
-case $SEED$MINUTES in '' | *[!0-9]*) wrong_call '--seed and --minutes take whole numbers' ;; esac
+case $SEED$MINUTES$KILLS in '' | *[!0-9]*) wrong_call '--seed, --minutes and --kills take whole numbers' ;; esac
 unset PG_DSN_RW KAFKA_BROKERS
 scripts/up.sh
 load_env
 export PG_DSN_RW KAFKA_BROKERS
 unset KYLO_TEST_FAST
 say "chaos: seed $SEED, $MINUTES minutes"
-CHAOS_SEED=$SEED CHAOS_SECONDS=$((MINUTES * 60)) CHAOS_SERVICES=1 SQLX_OFFLINE=true \
+CHAOS_SEED=$SEED CHAOS_KILLS=$KILLS CHAOS_SECONDS=$((MINUTES * 60)) CHAOS_SERVICES=1 SQLX_OFFLINE=true \
   cargo test --locked --features faults --test crashes -- --nocapture --exact \
   chaos::r1_r3_r5_chaos_of_a_seed_is_over_with_nothing_lost_doubled_misrouted_or_reordered

@@ -13,6 +13,7 @@ mod company_world;
 mod databases;
 #[path = "audit/history.rs"]
 mod history;
+#[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "audit/judge.rs"]
 mod judge;
 #[path = "e2e/messages.rs"]

@@ -9,6 +9,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 #![expect(dead_code, reason = "the harness is that of tests/e2e.rs, which uses all of it")]
 
+#[path = "audit/judge.rs"]
+mod auditor;
 #[path = "crashes_support/chaos.rs"]
 mod chaos;
 #[path = "support/database.rs"]
@@ -84,6 +86,7 @@ async fn told(point: Option<CrashPoint>) -> State {
         () = supervisor.run(&world) => {}
     }
     let state = judge::state(&world, &story::COMPANIES).await;
+    world.audit_is_clean(point.map_or("without a crash", CrashPoint::as_str)).await;
     world.end().await;
     state
 }

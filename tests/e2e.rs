@@ -18,6 +18,9 @@ mod faults;
 mod health;
 #[path = "e2e/isolation.rs"]
 mod isolation;
+#[expect(dead_code, reason = "other tests use the rest of it")]
+#[path = "audit/judge.rs"]
+mod judge;
 #[path = "e2e/letters.rs"]
 mod letters;
 #[path = "e2e/messages.rs"]

@@ -45,7 +45,9 @@
 //! 7. Rows that a database rejected: recorded as letters; the batch without them has a signature of its own, and the record says which it was.
 //! 8. Workers run meanwhile: the order of reading above; what is beyond the committed offsets is counted as on its way.
 //! 9. Rows of a company in another's schema, or of nobody: tables are read whole, not by company.
-//! 10. A database cannot be read: it is named and the audit does not end well (`incomplete`), instead of ending with zero findings.
+//! 10. A company's database was restored to a backup: what it had forgotten is lost until a recorded backfill has published it again; those
+//!     messages are counted as taken, and their successors judged.
+//! 11. A database cannot be read: it is named and the audit does not end well (`incomplete`), instead of ending with zero findings.
 
 mod compare;
 pub mod inputs;
@@ -66,6 +68,8 @@ use inputs::topic::{Place, Said, Told};
 use replay::{Index, Replayed};
 use report::{Class, Finding, Report};
 
+use crate::domain::message::TxnsBatch;
+
 /// Compares what is there with what must be there. Pure.
 pub fn judge(inputs: &Inputs) -> Report {
     let index = Index::new(inputs);
@@ -82,7 +86,7 @@ pub fn judge(inputs: &Inputs) -> Report {
     }
     for (company, places) in unaccounted {
         for told in places.iter().filter_map(|place| index.by_place.get(place)) {
-            not_in_any_book(inputs, company, told, &mut report);
+            not_in_any_book(inputs, &index, company, told, &mut report);
         }
     }
     letters::judge(inputs, &index, &mut report);
@@ -113,7 +117,7 @@ fn one_book(inputs: &Inputs, index: &Index<'_>, book: &Book, report: &mut Report
 }
 
 /// A message that no book has: it is set aside, on its way, or lost.
-fn not_in_any_book(inputs: &Inputs, company: &str, told: &Told, report: &mut Report) {
+fn not_in_any_book(inputs: &Inputs, index: &Index<'_>, company: &str, told: &Told, report: &mut Report) {
     if inputs.letters_at(&told.place).any(|letter| letter.pointer.is_empty()) || inputs.failed_again(told) {
         return;
     }
@@ -126,6 +130,10 @@ fn not_in_any_book(inputs: &Inputs, company: &str, told: &Told, report: &mut Rep
         return;
     }
     if inputs.unread.contains_key(company) {
+        return;
+    }
+    if is_sent_again(inputs, index, company, told) {
+        report.take(company, "messages", "its database was restored to a backup, and `kylo backfill` published them again", 1);
         return;
     }
     let what = match &told.said {
@@ -142,4 +150,16 @@ fn not_in_any_book(inputs: &Inputs, company: &str, told: &Told, report: &mut Rep
         found: "none of them".to_owned(),
         origin: told.place.to_string(),
     });
+}
+
+/// Whether a recorded backfill of the company has published this batch again, behind it. Its successor is judged where it stands.
+fn is_sent_again(inputs: &Inputs, index: &Index<'_>, company: &str, told: &Told) -> bool {
+    let Said::Batch { batch, .. } = &told.said else { return false };
+    let backfills = || inputs.control.backfills.iter().filter(|row| row.company_id == company && row.topic == *told.place.topic);
+    let is_it = |later: &Told, of: &TxnsBatch| {
+        let is_behind = later.place.partition == told.place.partition && later.place.offset > told.place.offset;
+        let is_of_one = backfills().any(|row| told.written_at < Some(row.created_at) && later.written_at >= Some(row.created_at));
+        is_behind && is_of_one && (&of.signature, &of.batch_id, of.created_at) == (&batch.signature, &batch.batch_id, batch.created_at)
+    };
+    index.batches(company).any(|(later, of)| is_it(later, of))
 }

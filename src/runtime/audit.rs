@@ -118,6 +118,7 @@ async fn after(connection: &mut PgConnection, inputs: &mut Inputs, before: &[Tab
     inputs.control.letters = postgres::letters(connection).await?;
     inputs.control.intents = postgres::intents(connection).await?;
     inputs.control.posts = postgres::posts(connection).await?;
+    inputs.control.backfills = postgres::backfills(connection).await?;
     let now = postgres::tab_marks(connection).await?;
     for live in &mut inputs.tabs {
         let find =

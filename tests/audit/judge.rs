@@ -24,6 +24,13 @@ impl World {
         report
     }
 
+    /// The end of a test whose story ends well: nothing lost, doubled, misrouted, reordered or altered, and everything was recomputed.
+    pub async fn end_with_zero(mut self, when: &str) {
+        self.stop().await;
+        self.audit_is_clean(when).await;
+        self.end().await;
+    }
+
     /// Audits without the tabs, and expects a finding of this class about this subject.
     pub async fn audit_finds(&self, what: &str, class: Class, subject: &str) -> Report {
         self.found(what, class, subject, Tabs::Skip).await

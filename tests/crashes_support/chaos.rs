@@ -58,6 +58,10 @@ struct Soak {
     counts: Counts,
     minutes: i64,
     may_restart_services: bool,
+    /// Percent of the harm that is a kill before anything else is thought of.
+    more_kills: u32,
+    /// What the auditor says in the end.
+    audited: String,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,8 +87,22 @@ impl Soak {
             world.add_at(place).await;
         }
         let rng = StdRng::seed_from_u64(seed);
+        let more_kills = variable("CHAOS_KILLS").map_or(50, |text| text.parse::<u32>().unwrap().min(100));
         let (people, inputs, recent, workers, logs) = (People::default(), Inputs::default(), Vec::new(), Vec::new(), Vec::new());
-        Self { world, people, rng, inputs, recent, workers, logs, counts: Counts::new(), minutes: 0, may_restart_services }
+        Self {
+            world,
+            people,
+            rng,
+            inputs,
+            recent,
+            workers,
+            logs,
+            counts: Counts::new(),
+            minutes: 0,
+            may_restart_services,
+            more_kills,
+            audited: String::new(),
+        }
     }
 
     fn count(&mut self, what: &'static str) {
@@ -177,6 +195,9 @@ impl Soak {
     // --- What goes wrong ---
 
     async fn harm(&mut self) {
+        if self.rng.random_ratio(self.more_kills, 100) {
+            return self.kill().await;
+        }
         match self.rng.random_range(0..100) {
             0..22 => self.kill().await,
             22..30 => self.freeze().await,
@@ -298,9 +319,18 @@ impl Soak {
         let (service, what) =
             *[("postgres", "PostgreSQL killed and restarted"), ("kafka", "broker killed and restarted")].choose(&mut self.rng).unwrap();
         self.count(what);
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/chaos.sh");
-        let done = tokio::process::Command::new(script).args(["--restart", service]).output().await.unwrap();
-        assert!(done.status.success(), "{service} does not come back: {}", String::from_utf8_lossy(&done.stderr));
+        let scripts = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/");
+        let mut done = tokio::process::Command::new(format!("{scripts}chaos.sh")).args(["--restart", service]).output().await.unwrap();
+        // A busy machine may take longer to start it than the script waits: then it is waited for again.
+        for _ in 0..4 {
+            if done.status.success() {
+                return;
+            }
+            let mut up = tokio::process::Command::new(format!("{scripts}up.sh"));
+            up.args(["--only", service]).env_remove("PG_DSN_RW").env_remove("KAFKA_BROKERS");
+            done = up.output().await.unwrap();
+        }
+        panic!("{service} does not come back after {:?}: {}", self.counts, String::from_utf8_lossy(&done.stderr));
     }
 
     // --- The end ---
@@ -330,6 +360,11 @@ impl Soak {
             wrong.extend(self.people.audit(&self.world, company).await);
         }
         wrong.extend(posts_that_are_not_in_the_ledger_once(&self.world).await);
+        let report = self.world.audit().await;
+        if !report.is_clean() || report.on_their_way > 0 || report.books_partly > 0 {
+            wrong.push(format!("the auditor: {}\n{}", report.summary(), super::auditor::lines(&report)));
+        }
+        self.audited = report.summary();
         wrong.extend(self.logs.iter().filter(|log| log.contains("panicked")).map(|log| format!("a worker panicked: {}", tail(log))));
         last.kill().await;
         wrong
@@ -390,6 +425,7 @@ impl Soak {
     fn figures(&self, seed: u64, seconds: u64, wrong: usize) -> Value {
         let mut figures = json!({"seed": seed, "seconds": seconds, "wrong": wrong, "batches": self.inputs.batches, "rows": self.inputs.rows});
         figures["done"] = json!(self.counts);
+        figures["auditor"] = json!(self.audited);
         figures
     }
 }

@@ -102,6 +102,7 @@ async fn nothing_changes_when_it_goes_on(stage: Stage) {
         assert!(by_seq.is_sorted(), "I6: {stage:?}: {by_seq:?}");
         assert_eq!(order.len() as i64, (total + 40) / 2, "{stage:?}");
     }
+    world.audit_is_clean(&format!("{stage:?}")).await;
     drop((stale, successor));
     world.end().await;
 }

@@ -58,7 +58,7 @@ async fn i4_whatever_becomes_of_a_post_each_row_is_on_its_tab_once_and_each_post
     }
     let overtaken = world.calls().into_iter().filter(|call| call.late && call.spreadsheet == "sheet-latenextpost").collect::<Vec<_>>();
     assert!(overtaken.len() == 1 && !overtaken[0].applied, "a request that arrives after its successor is refused by the fence: {overtaken:?}");
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,7 +73,7 @@ async fn a_quota_that_is_used_up_delays_a_post_and_loses_nothing() {
     world.settled(&["710"]).await;
     assert!(world.model().faults().is_empty(), "both refusals were met");
     assert_eq!(world.posts("710").await, ["710 Pending 2"]);
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,5 +97,5 @@ async fn reads_that_fail_are_made_again_and_nothing_is_written_blindly() {
         assert_eq!(world.posts(company).await, [format!("{company} Pending 1")]);
     }
     assert!(world.model().faults().is_empty(), "every fault was met: {:?}", world.model().faults());
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }

@@ -83,7 +83,7 @@ async fn i2_a_thousand_random_routings_put_no_row_into_another_companys_place() 
         );
         world.assert_tab_equals_postgres(id).await;
     }
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -107,7 +107,7 @@ async fn i2_a_message_with_a_foreign_routing_is_a_dead_letter_and_its_dsn_is_use
     assert_eq!(world.control_texts("SELECT class || ' ' || company_id FROM control.dead_letters").await, ["routing_mismatch 710"]);
     let came = tokio::time::timeout(std::time::Duration::from_millis(1), trap.accept()).await;
     assert!(came.is_err(), "I2: the DSN of a message was used");
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,7 +146,7 @@ async fn i3_companies_outside_the_canary_list_are_in_shadow_in_every_respect_unt
     world.pending_shows("711", &["COFFEE"]).await;
     world.settled(&["710", "711"]).await;
     assert_eq!(world.active("711").iter().map(|row| row.shown("Source").to_owned()).collect::<Vec<_>>(), ["TAXI"]);
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -179,7 +179,7 @@ async fn two_companies_in_one_spreadsheet_and_one_schema_share_nothing_but_the_c
         world.assert_decided_once(company).await;
         world.assert_tab_equals_postgres(company).await;
     }
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -210,5 +210,5 @@ async fn on_a_clash_in_company_config_the_company_already_bound_goes_on_and_the_
     world.control_counts("SELECT count(*) FROM control.company_trouble", 0).await;
     world.settled(&["710", "711"]).await;
     assert_eq!(world.posts("710").await, ["710 Pending 1", "710 Pending 1"]);
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }

@@ -75,7 +75,7 @@ async fn every_class_of_poison_becomes_a_dead_letter_with_its_bytes_and_disturbs
     world.settled(&["710", "711"]).await;
     assert_eq!(world.pending("710").len(), poisons().len());
     world.pending_shows("711", &["GOOD"]).await;
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,7 +101,7 @@ async fn a_replayed_letter_is_applied_and_closed_and_one_that_fails_again_is_cou
     world.control_counts(&format!("SELECT count(*) FROM control.dead_letters WHERE id = {early} AND state = 'resolved'"), 1).await;
     world.control_counts(&format!("SELECT count(*) FROM control.dead_letters WHERE id = {nobody} AND state = 'new' AND attempts = 2"), 1).await;
     assert_eq!(world.control_number("SELECT count(*) FROM control.dead_letters").await, 2, "a replay that fails is no second letter");
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,5 +138,5 @@ async fn the_poison_cap_stops_a_partition_also_over_a_restart_until_an_operator_
     world.company_counts("710", "SELECT count(*) FROM transactions", 1).await;
     assert_eq!(world.control_number("SELECT count(*) FROM control.dead_letters").await, 8);
     health.is_ready(&world).await;
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }

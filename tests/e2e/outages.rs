@@ -48,7 +48,7 @@ async fn i6_a_company_whose_database_is_down_waits_while_others_flow_and_recover
     world.assert_tab_equals_postgres("sick").await;
     assert_eq!(world.pending_row("sick", "RUNNING").unwrap().cells["Amount"].value, 1_100.0);
     world.control_counts("SELECT count(*) FROM control.company_trouble", 0).await;
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -87,7 +87,7 @@ async fn a_control_database_that_goes_away_and_comes_back_stops_everything_and_l
     }
     assert_eq!(world.control_number("SELECT count(*) FROM control.dead_letters").await, 0, "an outage is no poison");
     health.is_ready(&world).await;
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,7 +132,7 @@ async fn a_wrong_dsn_is_told_without_its_password_disturbs_nobody_and_is_over_wh
         world.pending_shows(company, &["ROW"]).await;
     }
     world.control_counts("SELECT count(*) FROM control.company_trouble", 0).await;
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }
 
 fn with_password(mut dsn: url::Url) -> String {
@@ -164,7 +164,7 @@ async fn a_spreadsheet_that_is_not_shared_is_parked_with_advice_and_posted_when_
     world.control_execute("UPDATE control.company_config SET updated_at = now() WHERE company_id = '711'").await;
     world.pending_shows("711", &["ROW"]).await;
     world.control_counts("SELECT count(*) FROM control.spreadsheets WHERE state <> 'ok'", 0).await;
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -178,7 +178,7 @@ async fn a_missing_topic_makes_the_worker_not_ready_by_name_and_is_consumed_when
     world.publish(&batch("710", "b-1", 0, &[row("t1", "-1.00", "ROW")])).await;
     world.company_counts("710", "SELECT count(*) FROM pending_txns WHERE status = 'open'", 1).await;
     health.is_ready(&world).await;
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -207,5 +207,6 @@ async fn i6_a_company_whose_database_never_answers_delays_nobody_elses_post() {
     // Two seconds are promised; the rest is for a machine that is busy with other tests.
     assert!(longest < Duration::from_secs(4), "a post took {longest:?} while another company's database did not answer");
     drop(silent);
+    // A company whose database does not answer cannot be audited.
     world.end().await;
 }

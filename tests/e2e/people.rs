@@ -50,7 +50,7 @@ fn by_source(rows: Vec<Row>) -> BTreeMap<String, Row> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i7_people_sort_rename_insert_delete_and_edit_and_the_next_post_keeps_what_they_typed_and_puts_back_the_rest() {
     let companies = ["sorted", "sortedwithoutkey", "renamed", "deleted", "edited", "inserted"];
-    let mut world = three_rows_each(&companies).await;
+    let world = three_rows_each(&companies).await;
     for company in companies {
         world.type_in(company, "ALPHA", "Target_Sheet", "OPEX");
         world.type_in(company, "ALPHA", "Match_Notes", "seen by me");
@@ -103,8 +103,7 @@ async fn i7_people_sort_rename_insert_delete_and_edit_and_the_next_post_keeps_wh
     world.promote("sortedwithoutkey", "r-1").await;
     world.promoted("sortedwithoutkey", "r-1").await;
     assert_eq!(world.number("sortedwithoutkey", "SELECT count(*) FROM rules_active").await, 0);
-    world.stop().await;
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,7 +148,7 @@ async fn i7_people_sort_rename_insert_delete_and_edit_between_our_read_and_our_w
     assert_eq!(world.pending_row("typed", "CHARLIE").unwrap().shown("Target_Header"), "RENT");
     assert_eq!(world.tab("sheet-renamed", "Waiting list").len(), 5);
     assert!(world.model().tab("sheet-renamed", "renamed Pending").is_none());
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -195,5 +194,5 @@ async fn i9_text_that_looks_like_a_formula_or_is_sixty_thousand_characters_long_
     assert!(rules.iter().any(|rule| rule.cells["Source"].kind == "text" && rule.shown("Source") == odd[0]));
     assert!(rules.iter().any(|rule| rule.shown("Source").ends_with(" … [cut]")));
     world.assert_decided_once("710").await;
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }

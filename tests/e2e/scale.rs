@@ -35,7 +35,7 @@ async fn ten_companies_times_three_messages_on_sixteen_partitions_each_arrive_on
         world.assert_decided_once(company).await;
         world.assert_tab_equals_postgres(company).await;
     }
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,7 +52,7 @@ async fn five_thousand_rows_in_one_message_appear_in_the_tab_by_a_few_calls() {
     assert!(world.applied("710") <= 4, "{} calls for 5,000 rows", world.applied("710"));
     let posted = world.control_number("SELECT sum(row_count)::bigint FROM control.sheet_posts").await;
     assert_eq!(posted, 5_000, "the ledger counts each row once");
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,7 +94,7 @@ async fn i6_two_workers_and_rebalances_in_the_middle_apply_everything_once_and_i
         world.assert_decided_once(company).await;
         world.assert_tab_equals_postgres(company).await;
     }
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -134,5 +134,5 @@ async fn i11_promotes_and_ingests_of_one_company_at_the_same_moment_leave_no_ope
         world.active("710").iter().map(|row| (row.shown("Source").to_owned(), row.shown("Target_Header").to_owned())).collect();
     assert_eq!(active.len(), sources.len());
     assert_eq!(active["FUEL"], "H4");
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }

@@ -59,5 +59,5 @@ async fn i3_the_runbooks_story_shadow_then_posting_then_the_same_again_then_prom
     assert_eq!(world.texts("710", "SELECT state || ' ' || target_sheet || ' ' || amount_cents FROM matched_txns").await, ["queued OPEX -1234"]);
     world.assert_decided_once("710").await;
     assert_eq!(world.posts("711").await, ["711 Pending 1"], "company 711 was not touched by 710's promotion");
-    world.end().await;
+    world.end_with_zero("in the end").await;
 }

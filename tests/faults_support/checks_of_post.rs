@@ -31,7 +31,7 @@ pub async fn i4_a_batch_that_arrives_after_its_successor_is_refused() {
     let world = world_of_three().await;
     world.service.fault(Fault::LandsLater);
     world.add("710", "t4", "AMAZON", 5).await;
-    world.post().await;
+    assert_eq!(world.post().await.in_doubt, 1, "a batch is in the air");
     world.settle().await;
     assert_eq!(world.service.land_late(), 0, "it landed beside its successor");
     world.assert_equal("710").await;
@@ -57,7 +57,7 @@ pub async fn i4_a_batch_that_arrives_after_its_fence_was_pruned_is_refused() {
     let world = world_of_three().await;
     world.service.fault(Fault::LandsLater);
     world.add("710", "t4", "AMAZON", 5).await;
-    world.post().await;
+    assert_eq!(world.post().await.in_doubt, 1, "a batch is in the air");
     fill_the_fence(&world);
     world.settle().await;
     world.add("710", "t5", "EBAY", 5).await;

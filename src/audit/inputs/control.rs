@@ -20,6 +20,17 @@ pub struct Control {
     pub intents: Vec<IntentRow>,
     pub posts: Vec<PostRow>,
     pub tabs: Vec<TabMark>,
+    pub backfills: Vec<BackfillRow>,
+}
+
+/// `backfills`, those that read a topic.
+#[derive(Clone, Debug)]
+pub struct BackfillRow {
+    pub company_id: String,
+    /// The topic that was read and written.
+    pub topic: String,
+    /// When it began; the messages that it published are younger.
+    pub created_at: DateTime<Utc>,
 }
 
 /// `dead_letters`.

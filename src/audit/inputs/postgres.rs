@@ -12,7 +12,7 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
 use super::book::{AppliedRow, ApprovalRow, Book, LedgerRow, MatchedRow, NameRow, PendingRow, RequestRow, RuleRow, StateRow, TxnRow, VersionRow};
-use super::control::{HeldRow, IntentRow, IntentTab, LetterRow, Letters, PostRow, TabMark};
+use super::control::{BackfillRow, HeldRow, IntentRow, IntentTab, LetterRow, Letters, PostRow, TabMark};
 use crate::domain::company::CompanyRow;
 
 /// To connect, and for each statement: a table may be large.
@@ -141,6 +141,18 @@ pub async fn posts(connection: &mut PgConnection) -> Result<Vec<PostRow>> {
     sqlx::query_as!(PostRow, "SELECT company_id, batch_signature, row_count, intent_id, created_at FROM control.sheet_posts")
         .fetch_all(connection)
         .await
+}
+
+/// # Errors
+/// The database's.
+pub async fn backfills(connection: &mut PgConnection) -> Result<Vec<BackfillRow>> {
+    sqlx::query_as!(
+        BackfillRow,
+        r#"SELECT plan #>> '{which,company}' AS "company_id!", plan ->> 'read' AS "topic!", created_at FROM control.backfills
+           WHERE plan ->> 'from' = 'topic' AND plan ->> 'to' = plan ->> 'read' AND plan #>> '{which,company}' IS NOT NULL"#
+    )
+    .fetch_all(connection)
+    .await
 }
 
 /// # Errors
