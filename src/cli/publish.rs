@@ -144,7 +144,7 @@ async fn promote(args: &PromoteArgs, settings: &Settings) -> anyhow::Result<Outc
 }
 
 async fn all_companies(settings: &Settings) -> anyhow::Result<Vec<CompanyId>> {
-    let rows = company_config::load(&control(settings).await?).await.map_err(|error| failed("read control.company_config", &error))?;
+    let rows = company_config::load_real(&control(settings).await?).await.map_err(|error| failed("read control.company_config", &error))?;
     let mut ids: Vec<_> = rows.iter().filter_map(|row| CompanyId::parse(&row.company_id).ok()).collect();
     ids.sort();
     if ids.is_empty() {

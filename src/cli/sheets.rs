@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use sqlx::PgPool;
 
-use super::company::company_id;
+use super::company::real_company_id;
 use super::connect::{control, failed};
 use super::failure::Failed;
 use super::{Outcome, output, plan};
@@ -147,8 +147,8 @@ async fn repair(args: &RepairArgs, settings: &Settings) -> anyhow::Result<Outcom
 
 /// The companies asked for; those that cannot be served with the reason.
 async fn routes(control: &PgPool, only: Option<&str>) -> anyhow::Result<Vec<Result<Arc<Route>, (String, String)>>> {
-    let only = only.map(company_id).transpose()?;
-    let rows = company_config::load(control).await.map_err(|error| failed("read control.company_config", &error))?;
+    let only = only.map(real_company_id).transpose()?;
+    let rows = company_config::load_real(control).await.map_err(|error| failed("read control.company_config", &error))?;
     let bound = company_config::bound(control).await.map_err(|error| failed("read control.sheet_tabs", &error))?;
     let all = company::routes(&rows, &bound).into_iter().filter(|(id, _)| only.as_ref().is_none_or(|only| only == id));
     let found: Vec<_> = all.map(|(id, route)| route.map_err(|refused| (id.to_string(), refused.reason))).collect();

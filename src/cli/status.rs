@@ -161,7 +161,8 @@ async fn gather(control: &PgPool, only: Option<&CompanyId>) -> Result<Report, sq
     let workers = workers::recent(control, RECENT_SECONDS).await?;
     let rows = company_config::load(control).await?;
     let routes = company::routes(&rows, &company_config::bound(control).await?);
-    let wanted = |id: &str| only.is_none_or(|only| only.as_str() == id);
+    // The reserved company has nothing that waits; it is shown to whom asks for it by name.
+    let wanted = |id: &str| only.map_or(company::is_real(id), |only| only.as_str() == id);
     let pools = company_pools();
     let known = status::companies(control).await?;
     let asked = known.into_iter().filter(|figures| wanted(&figures.company_id)).map(|figures| company(&pools, &routes, figures));

@@ -65,6 +65,7 @@ async fn read(settings: &Settings, options: &Options) -> anyhow::Result<Inputs> 
     let mut inputs = Inputs::default();
     before(&mut control, &mut inputs).await.map_err(|error| failed("read the control database", &error))?;
     inputs.control.companies.retain(|row| options.company.as_ref().is_none_or(|only| *only == row.company_id));
+    inputs.control.companies.retain(|row| company::is_real(&row.company_id));
     let marks = inputs.control.tabs.clone();
     books(&mut inputs).await;
     let tabs = match options.tabs {
@@ -144,7 +145,7 @@ async fn books(inputs: &mut Inputs) {
                     let served = routes.iter().filter(|(_, route)| route.as_ref().is_ok_and(is_there));
                     let before = inputs.unread.len();
                     inputs.unread.extend(served.map(|(id, _)| (id.to_string(), format!("schema {schema} of company {id} cannot be read: {reason}"))));
-                    if inputs.unread.len() == before {
+                    if inputs.unread.len() == before && schema != company::SELFTEST_SCHEMA {
                         inputs.unreadable.push(format!("schema {schema}, which no company is routed to, cannot be read: {reason}"));
                     }
                 }
@@ -162,7 +163,10 @@ async fn books(inputs: &mut Inputs) {
             }
         }
     }
-    inputs.books = read.into_values().flatten().collect();
+    // What a selftest writes into its own books is taken out of them again: there is nothing to compare. Anywhere else its rows are judged.
+    let own = format!(".{}", company::SELFTEST_SCHEMA);
+    let is_judged = |book: &Book| company::is_real(&book.company) || !book.place.ends_with(&own);
+    inputs.books = read.into_values().flatten().filter(is_judged).collect();
 }
 
 fn by_dsn(companies: &[CompanyRow]) -> BTreeMap<String, BTreeSet<String>> {
