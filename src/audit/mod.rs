@@ -89,6 +89,7 @@ pub fn judge(inputs: &Inputs) -> Report {
             not_in_any_book(inputs, company, told, &mut report);
         }
     }
+    tabs::without_book(inputs, &mut report);
     letters::judge(inputs, &index, &mut report);
     posts::judge(inputs, &mut report);
     report.finish()

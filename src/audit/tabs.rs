@@ -33,8 +33,8 @@ pub fn judge(inputs: &Inputs, index: &Index<'_>, book: &Book, account: Option<&A
     }
     for live in inputs.tabs.iter().filter(|live| live.company == book.company) {
         let seq = book.state.as_ref().map(|state| if live.role == Role::Pending { state.pending_seq } else { state.active_seq });
-        if live.posted_seq.is_none() || live.posted_seq != seq {
-            report.tabs_not_judged += 1;
+        if let Some(why) = live.posted_seq.map_or_else(Some, |posted| (Some(posted) != seq).then_some("a post of it is due")) {
+            report.not_judged(live, why);
             continue;
         }
         report.tabs_judged += 1;
@@ -47,6 +47,14 @@ pub fn judge(inputs: &Inputs, index: &Index<'_>, book: &Book, account: Option<&A
             Role::Pending => judge.pending(tab, account),
             Role::Active => judge.active(tab, account),
         }
+    }
+}
+
+/// Names the tabs of companies that have no book to judge them by: nothing was ever ingested, or their database could not be read.
+pub fn without_book(inputs: &Inputs, report: &mut Report) {
+    let has_book = |live: &LiveTab| inputs.books.iter().any(|book| book.is_routed && book.company == live.company);
+    for live in inputs.tabs.iter().filter(|live| !has_book(live)) {
+        report.not_judged(live, live.posted_seq.err().unwrap_or("its company's book was not read"));
     }
 }
 

@@ -58,6 +58,9 @@ fn print(report: &Report) -> std::io::Result<()> {
     for taken in &report.taken_from_postgres {
         output::line(&format!("taken from Postgres: company {}: {} {}: {}", taken.company, taken.count, taken.what, taken.why))?;
     }
+    for tab in &report.not_judged {
+        output::line(&format!("not judged: {tab}"))?;
+    }
     for reason in &report.incomplete {
         output::line(&format!("could not be read: {reason}"))?;
     }

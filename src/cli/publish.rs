@@ -58,11 +58,12 @@ struct TxnsArgs {
 
 /// Ask for approved rows to become rules
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("whose").required(true).args(["company", "all"]))]
 #[command(after_help = "Examples:\n  kylo publish promote --company 710\n  kylo publish promote --all\n\n\
     Exit codes: 0 published, 1 failed, 2 usage or configuration.")]
 struct PromoteArgs {
     /// This company's
-    #[arg(long, required_unless_present = "all", conflicts_with = "all")]
+    #[arg(long)]
     company: Option<String>,
     /// Every configured company's (reads the control database)
     #[arg(long)]

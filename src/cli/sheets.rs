@@ -137,7 +137,9 @@ async fn repair(args: &RepairArgs, settings: &Settings) -> anyhow::Result<Outcom
     let round = poster.mend(&known, Mend { headers: args.headers, take_over: false }).await.map_err(|error| failed("repair the tabs", &error))?;
     let report = compare(poster.as_ref(), &routes).await;
     if !args.json {
-        output::note(&format!("{} post(s) made, {} spreadsheet(s) were equal already", round.posted, round.unchanged));
+        let unusable = report.tabs.iter().filter(|tab| tab.state == State::Unusable).count();
+        let more = if unusable > 0 { format!(", {unusable} tab(s) cannot be used") } else { String::new() };
+        output::note(&format!("{} post(s) made, {} spreadsheet(s) were equal already{more}", round.posted, round.unchanged));
         if !args.headers && report.tabs.iter().any(|tab| tab.state == State::Unusable) {
             output::note("`kylo sheets repair --headers` puts headers back");
         }

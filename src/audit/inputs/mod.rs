@@ -42,8 +42,8 @@ pub struct LiveTab {
     pub spreadsheet: String,
     /// `None`: there is no such tab any more.
     pub seen: Option<ObservedTab>,
-    /// The seq that it was last made equal to, and nothing was posted to its spreadsheet while it was read. `None`: it was in motion.
-    pub posted_seq: Option<i64>,
+    /// The seq that it was last made equal to, and nothing was posted to its spreadsheet while it was read. Otherwise why it cannot be judged.
+    pub posted_seq: Result<i64, &'static str>,
 }
 
 impl Inputs {

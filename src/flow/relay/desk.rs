@@ -279,9 +279,10 @@ impl Desk {
 
     /// Gives the leases back. Drains have ended.
     pub(super) async fn release(&self) {
-        let published: Vec<_> = self.entries.iter().map(|(name, entry)| (name.clone(), entry.lease.published.swap(0, Ordering::Relaxed))).collect();
+        let of = |(name, entry): (&String, &Entry)| (name.clone(), entry.lease.published.swap(0, Ordering::Relaxed), entry.polled);
+        let done: Vec<_> = self.entries.iter().map(of).collect();
         let options = &self.shared.options;
-        if let Err(error) = relay::release(&options.control, options.holder, &published).await {
+        if let Err(error) = relay::release(&options.control, options.holder, &done).await {
             tracing::debug!(error = crate::store::error::describe(&error), "the leases of outboxes run out by themselves");
         }
     }
