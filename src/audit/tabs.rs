@@ -9,7 +9,7 @@ use chrono::SecondsFormat;
 use uuid::Uuid;
 
 use super::inputs::book::{Book, PendingRow, RuleRow};
-use super::inputs::{Inputs, LiveTab};
+use super::inputs::{Inputs, LiveTab, NEVER_POSTED};
 use super::model::Account;
 use super::replay::Index;
 use super::report::{Class, Finding, Report};
@@ -33,6 +33,10 @@ pub fn judge(inputs: &Inputs, index: &Index<'_>, book: &Book, account: Option<&A
     }
     for live in inputs.tabs.iter().filter(|live| live.company == book.company) {
         let seq = book.state.as_ref().map(|state| if live.role == Role::Pending { state.pending_seq } else { state.active_seq });
+        if live.posted_seq == Err(NEVER_POSTED) && seq.is_none_or(|seq| seq == 0) {
+            // Nothing to show, and rightly no tab.
+            continue;
+        }
         if let Some(why) = live.posted_seq.map_or_else(Some, |posted| (Some(posted) != seq).then_some("a post of it is due")) {
             report.not_judged(live, why);
             continue;

@@ -16,7 +16,7 @@ use crate::adapters::kafka::snapshot::{self, StoredRecord};
 use crate::audit::inputs::book::Book;
 use crate::audit::inputs::control::{Control, TabMark};
 use crate::audit::inputs::topic::{Kind, Raw, Span, Told, Topic, told};
-use crate::audit::inputs::{Inputs, LiveTab, postgres};
+use crate::audit::inputs::{Inputs, LiveTab, NEVER_POSTED, postgres};
 use crate::audit::report::Report;
 use crate::config::Settings;
 use crate::domain::company::{self, CompanyRow, Route, SpreadsheetId};
@@ -247,7 +247,7 @@ async fn look(gateway: &dyn SheetGateway, spreadsheet: &SpreadsheetId, tabs: &[W
             _ => None,
         };
         let posted_seq = match mark {
-            None => Err("nothing was posted to it yet"),
+            None => Err(NEVER_POSTED),
             Some(mark) if mark.in_doubt => Err("a post of its spreadsheet is under way or in doubt"),
             Some(mark) if mark.posted_seq < 0 => Err("a post of it is due"),
             Some(mark) => Ok(mark.posted_seq),

@@ -34,6 +34,9 @@ pub struct Inputs {
     pub unreadable: Vec<String>,
 }
 
+/// Why a tab cannot be judged that no post has made.
+pub const NEVER_POSTED: &str = "nothing was posted to it yet";
+
 /// A tab as it was read.
 #[derive(Clone, Debug)]
 pub struct LiveTab {
