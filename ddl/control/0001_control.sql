@@ -26,8 +26,8 @@ CREATE TABLE IF NOT EXISTS control.company_config (
     updated_at      TIMESTAMPTZ  NOT NULL DEFAULT now()
 );
 
--- What producers may see: who exists, without DSNs.
-CREATE OR REPLACE VIEW control.companies AS SELECT company_id FROM control.company_config;
+-- What producers may see: who exists, without DSNs and without the reserved company of `kylo selftest` (domain::company::SELFTEST_COMPANY).
+CREATE OR REPLACE VIEW control.companies AS SELECT company_id FROM control.company_config WHERE company_id <> '__kylo_selftest';
 
 -- One row per confirmed post and tab that had at least one row operation. Never written in shadow mode.
 CREATE TABLE IF NOT EXISTS control.sheet_posts (

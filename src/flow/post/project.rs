@@ -195,7 +195,10 @@ impl Session<'_> {
         if !self.options.store.bind_equal(self.spreadsheet.as_str(), self.options.holder, &shown).await? {
             return Err(Halt::LeaseLost);
         }
-        self.round.unchanged += 1;
+        // A tab that cannot be used, or whose company's database is down, is not equal.
+        if !plans.is_empty() && (self.round.parked, self.round.waiting) == (0, 0) {
+            self.round.unchanged += 1;
+        }
         self.finish(&plans, &[]).await
     }
 
