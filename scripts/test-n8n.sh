@@ -9,6 +9,7 @@
 # It stops and starts this clone's Kafka, so it does not run where KAFKA_BROKERS names another one.
 # KAFKA_NODE_VERSION is 1 or 2; without it scripts/n8n.sh takes 2 where its native part loads.
 # N8N_TEST_KYLO=path runs that kylo instead of building one.
+# N8N_VERSION=1.123.81 runs another n8n than the pinned one (scripts/n8n.sh --help).
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -168,7 +168,8 @@ PROPERTIES
 format_storage() {
   local java=$1 dir=$2 id
   rm -rf "$dir/data"
-  id=$(head -c16 /dev/urandom | base64 | tr '+/' '-_' | cut -c1-22)
+  # Base64 of 16 bytes; no "-", which would be taken for an option where it comes first.
+  id=$(head -c16 /dev/urandom | base64 | tr '+/' 'xy' | cut -c1-22)
   (cd "$dir" && "$java" -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp 'jars/*' \
     kafka.tools.StorageTool format --standalone -t "$id" -c "$dir/server.properties") >"$dir/format.log" 2>&1 ||
     fail_with_log 'formatting the Kafka storage failed' "$dir/format.log"

@@ -31,6 +31,8 @@ mod random;
 mod sheets;
 #[path = "audit/tampering.rs"]
 mod tampering;
+#[path = "audit/unjudged.rs"]
+mod unjudged;
 #[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "e2e/world.rs"]
 mod world;

@@ -320,7 +320,8 @@ fn an_input_that_cannot_be_published_is_refused_before_anything_is_sent() {
     let run = kylo_with(&[], &["publish", "txns", "-"], Some("{\"transactions\": 7}")).exits(2);
     assert!(run.stderr.contains("document 1"), "{run:?}");
     assert!(kylo(&["publish", "txns", "/nowhere/payload.json"]).exits(2).stderr.contains("/nowhere/payload.json"));
-    kylo(&["publish", "promote"]).exits(2);
+    let nobody = kylo(&["publish", "promote"]).exits(2);
+    assert!(nobody.stderr.contains("--company") && nobody.stderr.contains("--all"), "{nobody:?}");
 }
 
 #[test]

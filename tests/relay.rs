@@ -19,33 +19,20 @@ mod sheets;
 #[path = "e2e/world.rs"]
 mod world;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kylo::adapters::kafka::client::KafkaSettings;
 use kylo::adapters::kafka::events::KafkaEvents;
-use kylo::domain::outbox::{Event, KeyFrom, Marker, OtherTopics, Outbox, Topics};
 use kylo::faults::CrashPoint;
 use kylo::flow::relay::{Limits, RelayOptions, Why};
-use kylo::ports::PublishFault;
-use kylo::store::control::dead_letters::{self, Filter};
-use relay_support::foreign::{SHAPES, detect};
 use relay_support::frozen::FrozenRelay;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use relay_support::world::{Running, Seen, World, assert_complete_and_in_order, eventually, firsts, numbers, start};
-
-/// Letters that do not compress.
-fn noise(n: usize) -> String {
-    (0..n).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect()
-}
-
-fn ids(seen: &[Seen]) -> BTreeSet<String> {
-    seen.iter().map(|record| record.id().to_owned()).collect()
-}
+use relay_support::world::{Running, Seen, World, assert_complete_and_in_order, eventually, firsts, start};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_of_every_own_outbox_arrive_with_their_headers_and_are_marked_and_nothing_is_seeded_by_hand() {
@@ -75,11 +62,11 @@ async fn events_of_every_own_outbox_arrive_with_their_headers_and_are_marked_and
     assert!(!by_number[&4].headers.contains_key("traceparent"), "a header is there only where there is a value");
     // The same company is on one partition whichever outbox its events are in.
     assert_eq!(by_number[&1].partition, batch.partition);
-    // A look is recorded with the next renewal of the leases.
-    world.counts("SELECT count(*) FROM control.relay_state WHERE last_poll_time IS NOT NULL", 3).await;
+    // What was not told with a renewal of the leases is told when they are given back.
     relay.stop().await;
     assert_eq!(world.number("SELECT sum(total_events_published)::bigint FROM control.relay_state").await, 4);
-    assert_eq!(world.number("SELECT count(*) FROM control.relay_state WHERE last_poll_time IS NOT NULL AND lease_holder IS NULL").await, 3);
+    let told = "last_poll_time IS NOT NULL AND last_publish_time IS NOT NULL AND lease_holder IS NULL";
+    assert_eq!(world.number(&format!("SELECT count(*) FROM control.relay_state WHERE {told}")).await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -180,112 +167,6 @@ async fn a_relay_frozen_between_claim_and_send_and_thawed_behind_its_successor_b
     assert_complete_and_in_order(&seen, 600);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_never_goes_on_behind_an_event_that_was_refused() {
-    let world = World::new(&[]).await;
-    world.make_topic("unused", 1).await;
-    let publisher = world.publisher();
-    let event = |n: usize, payload: String| Event {
-        topic: world.topic.clone(),
-        key: Some(b"k".to_vec()),
-        payload: Some(payload.into_bytes()),
-        headers: vec![("event_id".to_owned(), n.to_string())],
-    };
-    let mut events: Vec<Event> = (0..2_000).map(|n| event(n, "x".repeat(500))).collect();
-    events[1_000] = event(1_000, noise(3_000_000));
-    let answers = publisher.publish(&events).await;
-    assert!(answers.iter().any(|answer| matches!(answer, Err(PublishFault::Refused(_)))), "the large one is refused");
-    assert!(answers[1_001..].iter().all(Result::is_err), "nothing behind it is taken");
-    // Whatever was acknowledged or not: what stands in the topic is a beginning of what was given.
-    let seen = world.records(&world.topic).await;
-    let found: Vec<String> = seen.iter().map(|record| record.id().to_owned()).collect();
-    let wanted: Vec<String> = (0..found.len()).map(|n| n.to_string()).collect();
-    assert_eq!(found, wanted);
-    assert!(seen.len() <= 1_000);
-    // And the publisher is as good as new.
-    assert_eq!(publisher.publish(&events[..3]).await, [Ok(()), Ok(()), Ok(())]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_that_the_broker_refuses_holds_its_key_back_and_becomes_a_letter_and_its_key_goes_on() {
-    let world = World::new(&[]).await;
-    world.insert(0, 10, 2).await;
-    sqlx::query(
-        "INSERT INTO control.outbox_events (event_type, company_id, payload) VALUES ('big', 'k0', jsonb_build_object('n', 10, 'noise', $1::text))",
-    )
-    .bind(noise(3_000_000))
-    .execute(&world.database.pool)
-    .await
-    .unwrap();
-    world.insert(11, 30, 2).await;
-    let relay = world.start();
-    // All but the large one, and the event that tells of its letter.
-    world.counts("SELECT count(*) FROM control.outbox_events WHERE published_at IS NULL", 1).await;
-    world.counts("SELECT count(*) FROM control.outbox_events WHERE event_type = 'dead_letter.created' AND published_at IS NOT NULL", 1).await;
-    let seen: Vec<Seen> = world.records(&world.topic).await.into_iter().filter(|record| record.headers["event_type"] == "test").collect();
-    assert_complete_and_in_order(&seen, 29);
-    let letters = dead_letters::list(&world.database.pool, &Filter::default()).await.unwrap();
-    assert_eq!(letters.len(), 1);
-    let letter = &letters[0];
-    assert_eq!((letter.kind.as_str(), letter.class.as_str(), letter.attempts), ("event", "event_refused", 4), "one try and three retries");
-    assert!(letter.reason.contains("max.message.bytes"), "{}", letter.reason);
-    // Discarded: the row is marked, and nothing of it is left.
-    dead_letters::discard(&world.database.pool, &[letter.id]).await.unwrap();
-    world.all_marked().await;
-    world.counts("SELECT count(*) FROM control.relay_rows", 0).await;
-    relay.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_given_up_event_is_replayed_by_the_rules_of_today_and_says_so() {
-    let world = World::new(&[]).await;
-    world.sql(SHAPES).await;
-    world.sql("INSERT INTO whatsapp_handler.outbox_events (aggregate_id, event_type, payload) VALUES ('a', 'user.verified', '{\"n\": 1}'), ('a', 'user.renamed', '{\"n\": 2}')").await;
-    let mapped = |types: &[&str]| {
-        let by_event_type = types.iter().map(|name| ((*name).to_owned(), world.topic.clone())).collect();
-        world.source(Outbox { topics: Topics { by_event_type, others: None }, ..detect("whatsapp_handler", "outbox_events") })
-    };
-    let with = |types: &[&str]| RelayOptions { configured: vec![mapped(types)], ..world.options() };
-    let relay = start(with(&["user.renamed"]));
-    world.counts("SELECT count(*) FROM control.dead_letters WHERE class = 'event_unroutable'", 1).await;
-    world.counts("SELECT count(*) FROM whatsapp_handler.outbox_events WHERE published_at IS NOT NULL", 1).await;
-    relay.stop().await;
-    let relay = start(with(&["user.renamed", "user.verified"]));
-    let letter = dead_letters::list(&world.database.pool, &Filter::default()).await.unwrap().remove(0);
-    kylo::flow::dead_letter::replay(&world.database.pool, letter.id, None, async |_| {
-        Err("a letter of an event is not published by the command".to_owned())
-    })
-    .await
-    .unwrap();
-    world.counts("SELECT count(*) FROM control.dead_letters WHERE state = 'resolved'", 1).await;
-    world.counts("SELECT count(*) FROM whatsapp_handler.outbox_events WHERE published_at IS NOT NULL", 2).await;
-    relay.stop().await;
-    let seen = world.records(&world.topic).await;
-    let replayed: Vec<_> = seen.iter().filter(|record| record.headers.contains_key("replay")).collect();
-    assert_eq!(replayed.len(), 1);
-    assert_eq!((replayed[0].n(), replayed[0].headers["dead_letter_id"].clone()), (1, letter.id.to_string()));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn too_many_given_up_events_stop_their_outbox_instead_of_emptying_it_into_letters() {
-    let world = World::new(&[]).await;
-    world.sql(SHAPES).await;
-    world.sql("INSERT INTO whatsapp_handler.outbox_events (aggregate_id, event_type, payload) SELECT 'a' || n, 'unknown', '{}' FROM generate_series(1, 20) n").await;
-    let none = world.source(Outbox { topics: Topics::default(), ..detect("whatsapp_handler", "outbox_events") });
-    let limits = Limits { max_retries: 0, most_given_up: 5, ..world.limits() };
-    let relay = start(RelayOptions { configured: vec![none], limits, ..world.options() });
-    eventually("the outbox to stop", async || match relay.status.lock().unwrap().troubles.first() {
-        Some(trouble) if trouble.why == Why::GivenUp => Ok(()),
-        other => Err(format!("{other:?}")),
-    })
-    .await;
-    assert!(world.number("SELECT count(*) FROM control.dead_letters").await <= 20);
-    // The others go on.
-    world.insert(0, 10, 1).await;
-    world.counts("SELECT count(*) FROM control.outbox_events WHERE event_type = 'test' AND published_at IS NULL", 0).await;
-    relay.stop().await;
-}
-
 /// A publisher whose broker is at a dead address until it is told to be back.
 fn with_outage(world: &World) -> (Arc<AtomicBool>, RelayOptions) {
     let is_back = Arc::new(AtomicBool::new(false));
@@ -328,67 +209,6 @@ async fn a_missing_topic_and_a_missing_schema_are_waited_for_and_told_and_only_t
     world.counts("SELECT count(*) FROM app_1.outbox_events WHERE published_at IS NOT NULL", 1).await;
     relay.stop().await;
     assert_complete_and_in_order(&world.records(&world.topic).await, 21);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tables_of_every_shape_and_marker_are_relayed_by_one_process_and_get_no_columns() {
-    let world = World::new(&[]).await;
-    world.sql(SHAPES).await;
-    world
-        .sql(
-            "INSERT INTO whatsapp_handler.outbox_events (aggregate_id, event_type, payload, correlation_id)
-                 SELECT 'w', 'user.verified', jsonb_build_object('n', n), gen_random_uuid() FROM generate_series(1, 30) n ORDER BY n;
-             INSERT INTO data_retention.outbox (aggregate_id, event_type, event_data) SELECT 'd', 'cleanup.completed', '{\"n\": ' || n || '}' FROM generate_series(1, 30) n ORDER BY n;
-             INSERT INTO go_outbox.\"Outbox Rows\" (aggregate_id, event_type, event_data, status, topic, partition_key, idempotency_token)
-                 SELECT 1, 'order.made', convert_to('{\"n\": ' || n || '}', 'UTF8'), CASE WHEN n < 3 THEN 'PROCESSING' ELSE 'NEW' END::go_outbox.status, NULL, 'g', 'tok-' || n
-                 FROM generate_series(1, 30) n ORDER BY n;
-             INSERT INTO mail.queue SELECT n, 'm', 'mail', '{\"n\": ' || n || '}' FROM generate_series(1, 30) n",
-        )
-        .await;
-    let all = Topics { others: Some(OtherTopics::Fixed(world.topic.clone())), ..Topics::default() };
-    let usual = |schema: &str, table: &str| world.source(Outbox { topics: all.clone(), ..detect(schema, table) });
-    let mut mail = usual("mail", "queue");
-    mail.columns.id = "n".to_owned();
-    mail.columns.payload = "body".to_owned();
-    mail.columns.event_type = Some("kind".to_owned());
-    mail.key = KeyFrom::Column("who\"ever".to_owned());
-    mail.marker = Marker::Delete;
-    let configured = vec![usual("whatsapp_handler", "outbox_events"), usual("data_retention", "outbox"), usual("go_outbox", "Outbox Rows"), mail];
-    let relay = start(RelayOptions { configured, limits: Limits { batch: 7, ..world.limits() }, ..world.options() });
-    world.counts("SELECT count(*) FROM whatsapp_handler.outbox_events WHERE published_at IS NOT NULL", 30).await;
-    world.counts("SELECT count(*) FROM data_retention.outbox WHERE published", 30).await;
-    world.counts("SELECT count(*) FROM go_outbox.\"Outbox Rows\" WHERE status = 'SENT'", 30).await;
-    world.counts("SELECT count(*) FROM mail.queue", 0).await;
-    relay.stop().await;
-    let seen = world.records(&world.topic).await;
-    assert_eq!(seen.len(), 120);
-    let wanted: Vec<i64> = (1..=30).collect();
-    assert_eq!(numbers(&seen), ["w", "d", "g", "m"].map(|key| (key.to_owned(), wanted.clone())).into_iter().collect());
-    assert!(ids(&seen).contains("tok-7"), "the idempotency token is the event's id");
-    assert!(ids(&seen).contains("mail.queue/7"), "without one the table and the row are");
-    let correlated = seen.iter().filter(|record| record.headers.contains_key("correlation_id")).count();
-    assert_eq!(correlated, 30, "only one of the tables has correlation ids");
-    assert_eq!(world.number("SELECT count(*) FROM information_schema.columns WHERE table_schema = 'mail'").await, 4);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_source_that_is_not_as_configured_is_stopped_with_the_reason_and_goes_on_when_it_is() {
-    let world = World::new(&[]).await;
-    world.sql(SHAPES).await;
-    world.sql("INSERT INTO data_retention.outbox (aggregate_id, event_type, event_data) VALUES ('d', 'x', '{\"n\": 0}')").await;
-    let topics = Topics { others: Some(OtherTopics::Fixed(world.topic.clone())), ..Topics::default() };
-    let marker = Marker::NullTimestamp { column: "published_at".to_owned() };
-    let wrong = world.source(Outbox { topics: topics.clone(), marker, ..detect("data_retention", "outbox") });
-    let none = world.source(Outbox { topics, ..detect("data_retention", "nothing") });
-    let relay = start(RelayOptions { configured: vec![wrong, none], ..world.options() });
-    let told = |text: &str| relay.status.lock().unwrap().troubles.iter().any(|trouble| trouble.reason.contains(text) && trouble.why == Why::Table);
-    for text in ["has no column \"published_at\" (configured as marker)", "there is no table data_retention.nothing"] {
-        eventually(text, async || if told(text) { Ok(()) } else { Err(relay.worst()) }).await;
-    }
-    assert_eq!(world.number("SELECT count(*) FROM data_retention.outbox WHERE published").await, 0);
-    world.sql("ALTER TABLE data_retention.outbox ADD COLUMN published_at TIMESTAMPTZ").await;
-    world.counts("SELECT count(*) FROM data_retention.outbox WHERE published_at IS NOT NULL", 1).await;
-    relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -90,11 +90,20 @@ async fn headers_that_are_missing_or_there_twice_come_back_on_request() {
         desk.edit(&edits.collect::<Vec<_>>());
         let unusable = desk.kylo(Mode::Post, &["sheets", "repair"]).await.exits(1);
         assert!(unusable.stdout.contains("UNUSABLE") && unusable.stderr.contains("--headers"), "{unusable:?}");
+        assert!(unusable.stderr.contains("0 spreadsheet(s) were equal already, 1 tab(s) cannot be used"), "{unusable:?}");
         desk.kylo(Mode::Post, &["sheets", "repair", "--headers"]).await.exits(0);
         assert_eq!(desk.header("710 Pending")[..10], header[..10], "{cells:?}");
         assert_eq!(desk.rows("710 Pending")[0][2], "STARBUCKS");
     }
     assert_eq!(desk.header("710 Pending").iter().filter(|text| text.as_str() == "Source").count(), 1);
+    let set = |typed: &str| Edit::SetCell { tab: "710 Pending".into(), cell: "C1".to_owned(), typed: typed.to_owned() };
+    desk.edit(&[set("Merchant")]);
+    let unsure = desk.kylo(Mode::Post, &["sheets", "repair", "--headers"]).await.exits(1);
+    assert!(
+        unsure.stdout.contains("row 1 lacks Source; where it belongs stands column C with \"Merchant\""),
+        "what stands there is named: {unsure:?}"
+    );
+    desk.edit(&[set("Source")]);
     desk.edit(&[Edit::DeleteColumns { tab: "710 Pending".into(), at: 0, count: 1 }]);
     let refused = desk.kylo(Mode::Post, &["sheets", "repair", "--headers"]).await.exits(1);
     assert!(refused.stdout.contains("UNUSABLE"), "the key column cannot be made up: {refused:?}");

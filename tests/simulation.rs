@@ -12,16 +12,24 @@ mod database;
 
 #[path = "simulation/active.rs"]
 mod active;
+#[path = "simulation/consumer.rs"]
+mod consumer;
 #[path = "simulation/consumers.rs"]
 mod consumers;
 #[path = "simulation/contract.rs"]
 mod contract;
 #[path = "simulation/dice.rs"]
 mod dice;
+#[path = "simulation/frozen.rs"]
+mod frozen;
 #[path = "simulation/interleavings.rs"]
 mod interleavings;
+#[path = "simulation/ledger.rs"]
+mod ledger;
 #[path = "simulation/outcomes.rs"]
 mod outcomes;
+#[path = "simulation/outside.rs"]
+mod outside;
 #[path = "simulation/people.rs"]
 mod people;
 #[path = "simulation/quota.rs"]

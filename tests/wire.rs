@@ -14,10 +14,15 @@ mod certificates;
 mod database;
 #[path = "wire/log.rs"]
 mod log;
+#[path = "wire/outbox.rs"]
+mod outbox;
 #[path = "wire/process.rs"]
 mod process;
 #[path = "wire/relay.rs"]
 mod relay;
+#[path = "relay_support/world.rs"]
+#[expect(dead_code, reason = "shared with tests that use all of it")]
+mod world;
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
@@ -259,6 +264,18 @@ async fn a_missing_right_is_named_for_topic_group_and_writing() {
     assert!(matches!(&refused, PublishError::Refused { reason, .. } if reason.contains("Write")), "{refused}");
     reader.close().await;
     drop((hidden, loner));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_may_see_a_topic_and_not_read_it_is_told_so_while_its_partitions_are_idle() {
+    let topic = name("idle");
+    make_topic(&topic).await;
+    // It joins its group and is given the partitions, in which there is nothing to fetch.
+    let mut idle = Reader::start(&broker().login("SASL", "SCRAM-SHA-256", "writer"), &topic, &name("g"));
+    assert!(idle.trouble("topic_not_allowed").await.contains("Read and Describe"));
+    idle.until("nothing that hides it", |reader| reader.source.health().trouble.is_some()).await;
+    assert_eq!(idle.keys, [""; 0]);
+    idle.close().await;
 }
 
 /// The failures of a look: check and class.

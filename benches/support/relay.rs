@@ -1,6 +1,6 @@
 //! Databases, topics and the three cases of the relay's benchmark.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -37,12 +37,15 @@ pub struct World {
 #[derive(Debug)]
 struct Timed {
     inner: KafkaEvents,
+    /// The first call.
+    first: OnceLock<Instant>,
     acknowledged: Mutex<Vec<Instant>>,
 }
 
 impl EventPublisher for Timed {
     fn publish<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, Vec<Result<(), PublishFault>>> {
         async move {
+            self.first.get_or_init(Instant::now);
             let answers = self.inner.publish(events).await;
             if let Ok(mut acknowledged) = self.acknowledged.lock() {
                 acknowledged.extend(answers.iter().filter(|answer| answer.is_ok()).map(|_| Instant::now()));
@@ -141,7 +144,7 @@ impl World {
     fn timed(&self) -> Arc<Timed> {
         let settings = KafkaSettings::plaintext(&self.brokers);
         let inner = KafkaEvents::new(Arc::new(move || Ok(settings.clone())), Duration::from_secs(30));
-        Arc::new(Timed { inner, acknowledged: Mutex::default() })
+        Arc::new(Timed { inner, first: OnceLock::new(), acknowledged: Mutex::default() })
     }
 
     /// Waits until nothing is unpublished.
@@ -158,19 +161,21 @@ impl World {
         Err(anyhow!("the relay did not drain the outbox within {PATIENCE:?}"))
     }
 
-    /// A relay that has done its first event drains the rest.
+    /// From the first record's way to the broker to the last row's mark. The rows are there before the relay is, so that none of them is drained while
+    /// the clock does not run; the first claim, one of a hundred, is not timed.
     pub async fn drain_speed(&self) -> Result<f64> {
-        self.fill(1).await?;
-        let (relay, stop) = (self.relay(self.timed()), CancellationToken::new());
+        self.fill(ROWS).await?;
+        let publisher = self.timed();
+        let (relay, stop) = (self.relay(Arc::clone(&publisher) as _), CancellationToken::new());
         let stopped = stop.clone();
         let running = tokio::spawn(async move { relay.run(stopped, |_| {}).await });
         self.drained().await?;
-        self.fill(ROWS).await?;
-        let began = Instant::now();
-        self.drained().await?;
-        let speed = per_second(ROWS, began);
+        let ended = Instant::now();
         stop.cancel();
         running.await?;
+        let began = publisher.first.get().ok_or_else(|| anyhow!("nothing was published"))?;
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let speed = ROWS as f64 / ended.duration_since(*began).as_secs_f64();
         Ok(speed)
     }
 

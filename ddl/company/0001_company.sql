@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS company_state (
     seq              BIGINT      NOT NULL DEFAULT 0,
     pending_seq      BIGINT      NOT NULL DEFAULT 0,  -- seq at which what the Pending tab must show last changed
     active_seq       BIGINT      NOT NULL DEFAULT 0,  -- the same for the Active tab
+    answer_seq       BIGINT      NOT NULL DEFAULT 0,  -- times that posts have stored answers: the Pending tab is due until it shows them, whoever stored them
     changed_seq      BIGINT      NOT NULL DEFAULT 0,  -- seq at which the content of an existing transaction last changed (see ingest_batches)
     ruleset_version  INTEGER     NOT NULL DEFAULT 0,
     updated_at       TIMESTAMPTZ NOT NULL DEFAULT now()

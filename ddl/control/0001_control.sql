@@ -26,8 +26,8 @@ CREATE TABLE IF NOT EXISTS control.company_config (
     updated_at      TIMESTAMPTZ  NOT NULL DEFAULT now()
 );
 
--- What producers may see: who exists, without DSNs.
-CREATE OR REPLACE VIEW control.companies AS SELECT company_id FROM control.company_config;
+-- What producers may see: who exists, without DSNs and without the reserved company of `kylo selftest` (domain::company::SELFTEST_COMPANY).
+CREATE OR REPLACE VIEW control.companies AS SELECT company_id FROM control.company_config WHERE company_id <> '__kylo_selftest';
 
 -- One row per confirmed post and tab that had at least one row operation. Never written in shadow mode.
 CREATE TABLE IF NOT EXISTS control.sheet_posts (
@@ -75,6 +75,7 @@ CREATE TABLE IF NOT EXISTS control.sheet_tabs (
     configured_title  VARCHAR(100) NOT NULL,
     title             VARCHAR(100) NOT NULL,               -- as last seen; differs after a person's rename
     posted_seq        BIGINT       NOT NULL DEFAULT -1,    -- company_state.<role>_seq that the tab was last made equal to; negative = due whatever the seq, -1 - n = it last showed n
+    answer_seq        BIGINT       NOT NULL DEFAULT 0,     -- company_state.answer_seq whose answers it shows; another = due
     typed             JSONB        NOT NULL DEFAULT '{}',  -- people's non-empty cells as last read, by row key: what a deleted row comes back with
     updated_at        TIMESTAMPTZ  NOT NULL DEFAULT now(),
     CONSTRAINT sheet_tabs_pkey PRIMARY KEY (company_id, role),
@@ -97,7 +98,7 @@ CREATE TABLE IF NOT EXISTS control.sheet_intents (
                     CHECK (state IN ('planned', 'sent', 'in_doubt', 'confirmed', 'refused', 'superseded', 'abandoned')),
     holder          UUID         NOT NULL,
     companies       TEXT[]       NOT NULL,
-    tabs            JSONB        NOT NULL,  -- per tab: company, role, title, sheet id, seq, signature, row_count
+    tabs            JSONB        NOT NULL,  -- per tab: company, role, title, sheet id, seq, answer_seq, signature, row_count
     operations      JSONB,                  -- the requests; NULL once settled
     typed           JSONB,                  -- people's cells as read when it was planned
     reason          TEXT,

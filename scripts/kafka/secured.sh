@@ -37,7 +37,7 @@ run() {
   done
   prepare
   "$java" "${jvm[@]}" -cp 'jars/*' kafka.tools.StorageTool format --standalone \
-    -t "$(head -c16 /dev/urandom | base64 | tr '+/' '-_' | cut -c1-22)" -c "$dir/server.properties" "${users[@]}" >"$dir/log" 2>&1 ||
+    -t "$(head -c16 /dev/urandom | base64 | tr '+/' 'xy' | cut -c1-22)" -c "$dir/server.properties" "${users[@]}" >"$dir/log" 2>&1 ||
     die "formatting failed; see $dir/log"
   LC_ALL=C "$java" -Xms96m -Xmx256m "${jvm[@]}" -cp 'jars/*' kafka.Kafka "$dir/server.properties" >>"$dir/log" 2>&1 </dev/null &
   pid=$!

@@ -46,6 +46,8 @@ for (const [file, topic] of Object.entries(topics)) {
   for (const node of workflow.nodes) {
     if (node.type === 'n8n-nodes-base.kafka') {
       node.typeVersion = Number(env.KAFKA_NODE);
+      // Version 1 says yes or no, version 2 how.
+      if (env.KAFKA_NODE === '1') node.parameters.options.compression = true;
       if (topic) node.parameters.topic = topic;
     }
     if (node.type === 'n8n-nodes-base.webhook' && env.WEBHOOK_TOKEN) {

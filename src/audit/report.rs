@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::inputs::Inputs;
+use super::inputs::{Inputs, LiveTab};
 
 /// What kind of difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -76,7 +76,7 @@ pub struct Report {
     /// Books of which the topics or the records no longer hold the beginning.
     pub books_partly: u64,
     pub tabs_judged: u64,
-    /// Tabs that were due, or changed while they were read.
+    /// How many tabs [`Report::not_judged`] names.
     pub tabs_not_judged: u64,
     /// Messages in `control.held_messages`.
     pub held: u64,
@@ -86,6 +86,8 @@ pub struct Report {
     pub counts: BTreeMap<&'static str, u64>,
     pub findings: Vec<Finding>,
     pub taken_from_postgres: Vec<Taken>,
+    /// Tabs that were never posted to, were due, or changed while they were read, and which of it.
+    pub not_judged: Vec<String>,
     /// What could not be read, and why: nothing is known about it.
     pub incomplete: Vec<String>,
 }
@@ -114,9 +116,15 @@ impl Report {
         }
     }
 
+    pub(super) fn not_judged(&mut self, live: &LiveTab, why: &str) {
+        self.tabs_not_judged += 1;
+        self.not_judged.push(format!("the {} tab of company {} in spreadsheet {}: {why}", live.role.as_str(), live.company, live.spreadsheet));
+    }
+
     pub(super) fn finish(mut self) -> Self {
         self.findings.sort_by(|a, b| (a.class, &a.company, &a.subject).cmp(&(b.class, &b.company, &b.subject)));
         self.taken_from_postgres.sort();
+        self.not_judged.sort();
         self.counts = Class::ALL.into_iter().map(|class| (class.as_str(), u64::try_from(self.of(class).count()).unwrap_or(u64::MAX))).collect();
         self
     }

@@ -9,7 +9,7 @@ use chrono::SecondsFormat;
 use uuid::Uuid;
 
 use super::inputs::book::{Book, PendingRow, RuleRow};
-use super::inputs::{Inputs, LiveTab};
+use super::inputs::{Inputs, LiveTab, NEVER_POSTED};
 use super::model::Account;
 use super::replay::Index;
 use super::report::{Class, Finding, Report};
@@ -33,8 +33,14 @@ pub fn judge(inputs: &Inputs, index: &Index<'_>, book: &Book, account: Option<&A
     }
     for live in inputs.tabs.iter().filter(|live| live.company == book.company) {
         let seq = book.state.as_ref().map(|state| if live.role == Role::Pending { state.pending_seq } else { state.active_seq });
-        if live.posted_seq.is_none() || live.posted_seq != seq {
-            report.tabs_not_judged += 1;
+        if live.posted_seq == Err(NEVER_POSTED) && seq.is_none_or(|seq| seq == 0) {
+            // Nothing to show, and rightly no tab.
+            continue;
+        }
+        let is_answered = live.role == Role::Active || book.state.as_ref().is_none_or(|state| state.answer_seq == live.answer_seq);
+        let is_shown = |posted: i64| Some(posted) == seq && is_answered;
+        if let Some(why) = live.posted_seq.map_or_else(Some, |posted| (!is_shown(posted)).then_some("a post of it is due")) {
+            report.not_judged(live, why);
             continue;
         }
         report.tabs_judged += 1;
@@ -47,6 +53,14 @@ pub fn judge(inputs: &Inputs, index: &Index<'_>, book: &Book, account: Option<&A
             Role::Pending => judge.pending(tab, account),
             Role::Active => judge.active(tab, account),
         }
+    }
+}
+
+/// Names the tabs of companies that have no book to judge them by: nothing was ever ingested, or their database could not be read.
+pub fn without_book(inputs: &Inputs, report: &mut Report) {
+    let has_book = |live: &LiveTab| inputs.books.iter().any(|book| book.is_routed && book.company == live.company);
+    for live in inputs.tabs.iter().filter(|live| !has_book(live)) {
+        report.not_judged(live, live.posted_seq.err().unwrap_or("its company's book was not read"));
     }
 }
 

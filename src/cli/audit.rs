@@ -1,6 +1,6 @@
 //! `kylo audit`: is everything right? Recomputes from the topics what must hold and compares. Reads only.
 
-use super::company::company_id;
+use super::company::real_company_id;
 use super::{Outcome, output};
 use crate::audit::report::Report;
 use crate::config::Settings;
@@ -31,7 +31,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, settings: &Settings) -> anyhow::Result<Outcome> {
-    let company = args.company.as_deref().map(company_id).transpose()?.map(|id| id.to_string());
+    let company = args.company.as_deref().map(real_company_id).transpose()?.map(|id| id.to_string());
     if args.tabs {
         settings.sheets.key_file()?;
     }
@@ -57,6 +57,9 @@ fn print(report: &Report) -> std::io::Result<()> {
     }
     for taken in &report.taken_from_postgres {
         output::line(&format!("taken from Postgres: company {}: {} {}: {}", taken.company, taken.count, taken.what, taken.why))?;
+    }
+    for tab in &report.not_judged {
+        output::line(&format!("not judged: {tab}"))?;
     }
     for reason in &report.incomplete {
         output::line(&format!("could not be read: {reason}"))?;

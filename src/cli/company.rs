@@ -113,6 +113,18 @@ pub fn company_id(text: &str) -> anyhow::Result<CompanyId> {
     CompanyId::parse(text).map_err(|error| usage(format!("company id {text:?} {error}"), "give the id as messages carry it"))
 }
 
+/// The id of a company that a command may be asked about whose answer makes no sense for the reserved one.
+pub fn real_company_id(text: &str) -> anyhow::Result<CompanyId> {
+    let id = company_id(text)?;
+    if company::is_real(id.as_str()) {
+        return Ok(id);
+    }
+    Err(usage(
+        format!("{id} is the company of `kylo selftest`, which has no spreadsheet and whose books are emptied again: there is nothing to look at"),
+        "leave --company out, or give a company of your own",
+    ))
+}
+
 async fn set(args: SetArgs, settings: &Settings) -> anyhow::Result<Outcome> {
     let id = company_id(&args.id)?;
     let sheet = args.spreadsheet.as_deref().map(spreadsheet).transpose();

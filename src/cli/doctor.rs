@@ -10,7 +10,7 @@ mod sheets;
 use serde::Serialize;
 
 use super::{Outcome, output};
-use crate::cli::company::company_id;
+use crate::cli::company::real_company_id;
 use crate::config::Settings;
 
 /// Check everything the workers need, and say what to do about what does not work
@@ -74,7 +74,7 @@ struct Report {
 }
 
 pub async fn run(args: Args, settings: &Settings) -> anyhow::Result<Outcome> {
-    let only = args.company.as_deref().map(company_id).transpose()?;
+    let only = args.company.as_deref().map(real_company_id).transpose()?;
     // The broker and the databases do not depend on each other.
     let (mut checks, databases) = tokio::join!(kafka::look(settings), postgres::look(settings, only.as_ref()));
     checks.extend(databases.checks);

@@ -58,11 +58,12 @@ struct TxnsArgs {
 
 /// Ask for approved rows to become rules
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("whose").required(true).args(["company", "all"]))]
 #[command(after_help = "Examples:\n  kylo publish promote --company 710\n  kylo publish promote --all\n\n\
     Exit codes: 0 published, 1 failed, 2 usage or configuration.")]
 struct PromoteArgs {
     /// This company's
-    #[arg(long, required_unless_present = "all", conflicts_with = "all")]
+    #[arg(long)]
     company: Option<String>,
     /// Every configured company's (reads the control database)
     #[arg(long)]
@@ -144,7 +145,7 @@ async fn promote(args: &PromoteArgs, settings: &Settings) -> anyhow::Result<Outc
 }
 
 async fn all_companies(settings: &Settings) -> anyhow::Result<Vec<CompanyId>> {
-    let rows = company_config::load(&control(settings).await?).await.map_err(|error| failed("read control.company_config", &error))?;
+    let rows = company_config::load_real(&control(settings).await?).await.map_err(|error| failed("read control.company_config", &error))?;
     let mut ids: Vec<_> = rows.iter().filter_map(|row| CompanyId::parse(&row.company_id).ok()).collect();
     ids.sort();
     if ids.is_empty() {

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use serde::Serialize;
 use sqlx::PgPool;
 
-use super::company::company_id;
+use super::company::real_company_id;
 use super::connect::{control, failed};
 use super::failure::Failed;
 use super::{Outcome, output, plan};
 use crate::config::Settings;
 use crate::domain::company::{self, Route};
+use crate::domain::plan::plan_header;
 use crate::domain::tab::Role;
 use crate::flow::post::{Mend, Poster, Preview};
 use crate::runtime::tools;
@@ -93,6 +94,9 @@ struct Tab {
     change: usize,
     remove: usize,
     detail: Option<String>,
+    /// Why its headers cannot be put back, if they cannot.
+    #[serde(skip)]
+    unmended: Option<String>,
 }
 
 impl Tab {
@@ -105,6 +109,17 @@ impl Tab {
 struct Report {
     ok: bool,
     tabs: Vec<Tab>,
+}
+
+impl Report {
+    /// After a repair of headers, what is unusable still could not be repaired.
+    fn say_why_headers_are_missing(&mut self) {
+        for tab in &mut self.tabs {
+            if let (Some(detail), Some(why)) = (&mut tab.detail, tab.unmended.take()) {
+                *detail = format!("{detail}. It was not mended: {why}");
+            }
+        }
+    }
 }
 
 pub async fn run(args: Args, settings: &Settings) -> anyhow::Result<Outcome> {
@@ -135,9 +150,14 @@ async fn repair(args: &RepairArgs, settings: &Settings) -> anyhow::Result<Outcom
     let poster = tools::poster(settings, &control)?;
     let known: Vec<_> = routes.iter().flatten().cloned().collect();
     let round = poster.mend(&known, Mend { headers: args.headers, take_over: false }).await.map_err(|error| failed("repair the tabs", &error))?;
-    let report = compare(poster.as_ref(), &routes).await;
+    let mut report = compare(poster.as_ref(), &routes).await;
+    if args.headers {
+        report.say_why_headers_are_missing();
+    }
     if !args.json {
-        output::note(&format!("{} post(s) made, {} spreadsheet(s) were equal already", round.posted, round.unchanged));
+        let unusable = report.tabs.iter().filter(|tab| tab.state == State::Unusable).count();
+        let more = if unusable > 0 { format!(", {unusable} tab(s) cannot be used") } else { String::new() };
+        output::note(&format!("{} post(s) made, {} spreadsheet(s) were equal already{more}", round.posted, round.unchanged));
         if !args.headers && report.tabs.iter().any(|tab| tab.state == State::Unusable) {
             output::note("`kylo sheets repair --headers` puts headers back");
         }
@@ -147,8 +167,8 @@ async fn repair(args: &RepairArgs, settings: &Settings) -> anyhow::Result<Outcom
 
 /// The companies asked for; those that cannot be served with the reason.
 async fn routes(control: &PgPool, only: Option<&str>) -> anyhow::Result<Vec<Result<Arc<Route>, (String, String)>>> {
-    let only = only.map(company_id).transpose()?;
-    let rows = company_config::load(control).await.map_err(|error| failed("read control.company_config", &error))?;
+    let only = only.map(real_company_id).transpose()?;
+    let rows = company_config::load_real(control).await.map_err(|error| failed("read control.company_config", &error))?;
     let bound = company_config::bound(control).await.map_err(|error| failed("read control.sheet_tabs", &error))?;
     let all = company::routes(&rows, &bound).into_iter().filter(|(id, _)| only.as_ref().is_none_or(|only| only == id));
     let found: Vec<_> = all.map(|(id, route)| route.map_err(|refused| (id.to_string(), refused.reason))).collect();
@@ -182,14 +202,28 @@ async fn compare(poster: &Poster, routes: &[Result<Arc<Route>, (String, String)>
 
 fn unread(company: &str, spreadsheet: &str, role: Role, title: &str, state: State, reason: &str) -> Tab {
     let (company_id, spreadsheet_id, title) = (company.to_owned(), spreadsheet.to_owned(), title.to_owned());
-    Tab { company_id, role: role.as_str(), spreadsheet_id, title, state, append: 0, change: 0, remove: 0, detail: Some(reason.to_owned()) }
+    Tab {
+        company_id,
+        role: role.as_str(),
+        spreadsheet_id,
+        title,
+        state,
+        append: 0,
+        change: 0,
+        remove: 0,
+        detail: Some(reason.to_owned()),
+        unmended: None,
+    }
 }
 
 fn tab(route: &Route, preview: &Preview) -> Tab {
     let (company, spreadsheet, role) = (route.company.as_str(), route.spreadsheet.as_str(), preview.role);
     let plan = match &preview.plan {
         Ok(plan) => plan,
-        Err(reason) => return unread(company, spreadsheet, role, &preview.title, State::Unusable, reason),
+        Err(reason) => {
+            let unmended = preview.seen.as_ref().and_then(|seen| plan_header(role, seen).err());
+            return Tab { unmended, ..unread(company, spreadsheet, role, &preview.title, State::Unusable, reason) };
+        }
     };
     let state = match &preview.seen {
         _ if plan.is_empty() => State::Equal,
@@ -211,6 +245,7 @@ fn tab(route: &Route, preview: &Preview) -> Tab {
         change: plan.changed,
         remove: plan.removed,
         detail,
+        unmended: None,
     }
 }
 

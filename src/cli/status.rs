@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use secrecy::ExposeSecret;
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgPool;
@@ -15,6 +16,7 @@ use super::{Outcome, output};
 use crate::config::Settings;
 use crate::domain::company::{self, Routes};
 use crate::domain::ids::CompanyId;
+use crate::flow::relay::own_outboxes;
 use crate::runtime::tools::{self, GroupLag};
 use crate::store::company::status::{Figures, figures};
 use crate::store::control::relay::{self, OutboxState};
@@ -22,6 +24,7 @@ use crate::store::control::status::{self, CompanyFigures, OpenIntent, Trouble};
 use crate::store::control::workers::{self, WorkerRow};
 use crate::store::control::{company_config, dead_letters, poison};
 use crate::store::error::describe;
+use crate::store::outbox::database_name;
 use crate::store::pools::{PATIENCE, Pools, within};
 
 /// A worker that was not heard of for this long is not running.
@@ -143,7 +146,7 @@ struct ClassCount {
 pub async fn run(args: Args, settings: &Settings) -> anyhow::Result<Outcome> {
     let only = args.company.as_deref().map(super::company::company_id).transpose()?;
     let control = control(settings).await?;
-    let gathered = within(PATIENCE, gather(&control, only.as_ref())).await;
+    let gathered = within(PATIENCE, gather(&control, settings, only.as_ref())).await;
     let mut report = gathered.map_err(|error| failed("read the control database", &error))?;
     match tools::lags(settings).await {
         Ok(lags) => report.lag = lags.into_iter().filter(|lag| args.json || lag.behind > 0).map(Lag::from).collect(),
@@ -157,11 +160,20 @@ pub async fn run(args: Args, settings: &Settings) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-async fn gather(control: &PgPool, only: Option<&CompanyId>) -> Result<Report, sqlx::Error> {
+/// The outboxes that events of this company leave by: its own, and the control database's.
+fn outboxes_of(settings: &Settings, routes: &Routes, only: &CompanyId) -> Result<BTreeSet<String>, sqlx::Error> {
+    // Without a DSN there would be no connection to ask on.
+    let Some(dsn) = settings.control().ok().and_then(|secret| secret.current().ok()) else { return Ok(BTreeSet::new()) };
+    let its: Routes = routes.iter().filter(|(id, _)| *id == only).map(|(id, route)| (id.clone(), route.clone())).collect();
+    Ok(own_outboxes(&database_name(dsn.expose_secret())?, &its, &settings.kafka.topic_events).into_keys().collect())
+}
+
+async fn gather(control: &PgPool, settings: &Settings, only: Option<&CompanyId>) -> Result<Report, sqlx::Error> {
     let workers = workers::recent(control, RECENT_SECONDS).await?;
     let rows = company_config::load(control).await?;
     let routes = company::routes(&rows, &company_config::bound(control).await?);
-    let wanted = |id: &str| only.is_none_or(|only| only.as_str() == id);
+    // The reserved company has nothing that waits; it is shown to whom asks for it by name.
+    let wanted = |id: &str| only.map_or(company::is_real(id), |only| only.as_str() == id);
     let pools = company_pools();
     let known = status::companies(control).await?;
     let asked = known.into_iter().filter(|figures| wanted(&figures.company_id)).map(|figures| company(&pools, &routes, figures));
@@ -170,6 +182,7 @@ async fn gather(control: &PgPool, only: Option<&CompanyId>) -> Result<Report, sq
     let spreadsheets: BTreeSet<String> =
         routes.iter().filter(|(id, _)| wanted(id.as_str())).filter_map(|(_, route)| Some(route.as_ref().ok()?.spreadsheet.to_string())).collect();
     let intents = status::open_intents(control).await?;
+    let outboxes = only.map(|only| outboxes_of(settings, &routes, only)).transpose()?;
     Ok(Report {
         warnings: warnings(&workers, &routes),
         workers: workers.into_iter().map(Worker::from).collect(),
@@ -182,8 +195,17 @@ async fn gather(control: &PgPool, only: Option<&CompanyId>) -> Result<Report, sq
             .collect(),
         in_doubt_posts: intents.into_iter().filter(|intent| intent.companies.iter().any(|id| wanted(id))).map(Doubt::from).collect(),
         stopped_partitions: poison::stopped(control).await?,
-        dead_letters: dead_letters::open_by_class(control).await?.into_iter().map(|(class, count)| ClassCount { class, count }).collect(),
-        relay: relay::states(control).await?.into_iter().map(Outbox::from).collect(),
+        dead_letters: dead_letters::open_by_class(control, only.map(CompanyId::as_str))
+            .await?
+            .into_iter()
+            .map(|(class, count)| ClassCount { class, count })
+            .collect(),
+        relay: relay::states(control)
+            .await?
+            .into_iter()
+            .filter(|outbox| outboxes.as_ref().is_none_or(|its| its.contains(&outbox.source)))
+            .map(Outbox::from)
+            .collect(),
     })
 }
 

@@ -211,8 +211,18 @@ fn route(company: &CompanyId, row: &CompanyRow) -> Result<Route, Refusal> {
     Ok(Route { company: company.clone(), dsn: Dsn::new(&dsn), schema, spreadsheet, tab_pending, tab_active, version: row.version })
 }
 
-/// The company of `kylo selftest`. Its messages go through the workers like any other's; it is never posted, whatever the canary list says.
+/// The company of `kylo selftest`. Its messages go through the workers like any other's; it is never posted, whatever the canary list says, and it is
+/// left out wherever what real companies have is counted, compared or asked for: its transactions are taken out of its books again, and it has no
+/// spreadsheet. The view `control.companies` leaves out the same id.
 pub const SELFTEST_COMPANY: &str = "__kylo_selftest";
+
+/// Where it lives, in the control database.
+pub const SELFTEST_SCHEMA: &str = "kylo_selftest";
+
+/// Whether a company id is not the reserved one.
+pub fn is_real(company: &str) -> bool {
+    company != SELFTEST_COMPANY
+}
 
 /// Title of Kylo's own hidden tab; no company may use it.
 pub const CONTROL_TAB: &str = "_kylo";

@@ -20,6 +20,7 @@ use super::sheet::{CellWrite, ObservedTab, Request};
 use super::tab::{ActiveRule, OpenRow, Role, Typed, hex};
 
 mod active;
+mod copies;
 mod header;
 mod pending;
 mod setup;
@@ -86,7 +87,7 @@ pub struct Answer {
     pub answer_input: Option<String>,
 }
 
-/// People's cells of a row that leaves the tab unapplied.
+/// People's cells that leave the tab unapplied, with their row or with another's that they had been sorted into.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Left {
     pub uid: TxnUid,

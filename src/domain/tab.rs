@@ -4,8 +4,6 @@
 //! What must never happen here: a person's cell found by its position, a formula's text taken for what a person typed, or an approval that
 //! counts although the row does not show what Postgres knows under its key.
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, NaiveDate, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -109,14 +107,18 @@ impl Columns {
         if tab.rows.iter().flatten().all(|cell| matches!(cell, Value::Empty) || is_blank(cell)) {
             return Err(HeaderError::Empty);
         }
-        let mut seen: HashMap<&str, Vec<u32>> = HashMap::new();
+        let headers = role.headers();
+        let mut at: Vec<Vec<u32>> = vec![Vec::new(); headers.len()];
         for (column, cell) in (0_u32..).zip(tab.rows.first().into_iter().flatten()) {
-            if let Value::Text(text) = cell {
-                seen.entry(text.trim()).or_default().push(column);
+            let Value::Text(text) = cell else { continue };
+            let text = text.trim();
+            let position = headers.iter().position(|header| *header == text);
+            if let Some(columns) = position.and_then(|position| at.get_mut(position)) {
+                columns.push(column);
             }
         }
         let with = |wrong: fn(usize) -> bool| -> Vec<&'static str> {
-            role.headers().iter().copied().filter(|header| wrong(seen.get(header).map_or(0, Vec::len))).collect()
+            headers.iter().zip(&at).filter(|(_, columns)| wrong(columns.len())).map(|(header, _)| *header).collect()
         };
         let (missing, doubled) = (with(|n| n == 0), with(|n| n > 1));
         if !missing.is_empty() {
@@ -125,7 +127,7 @@ impl Columns {
         if !doubled.is_empty() {
             return Err(HeaderError::Doubled(doubled));
         }
-        Ok(Self { at: role.headers().iter().filter_map(|header| seen.get(header)?.first().copied()).collect() })
+        Ok(Self { at: at.iter().filter_map(|columns| columns.first().copied()).collect() })
     }
 
     /// The column of a layout position.
@@ -178,6 +180,10 @@ pub struct Typed {
     /// rows show a cell of these afterwards, rows had moved and the row that held it went.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub copies: Option<Vec<Typed>>,
+    /// Set when the post that read it removed rows: people may have sorted meanwhile, so that these texts stood in a row that went. What no row
+    /// shows afterwards is kept as left behind.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub at_risk: bool,
 }
 
 impl Approved {

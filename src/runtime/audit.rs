@@ -16,7 +16,7 @@ use crate::adapters::kafka::snapshot::{self, StoredRecord};
 use crate::audit::inputs::book::Book;
 use crate::audit::inputs::control::{Control, TabMark};
 use crate::audit::inputs::topic::{Kind, Raw, Span, Told, Topic, told};
-use crate::audit::inputs::{Inputs, LiveTab, postgres};
+use crate::audit::inputs::{Inputs, LiveTab, NEVER_POSTED, postgres};
 use crate::audit::report::Report;
 use crate::config::Settings;
 use crate::domain::company::{self, CompanyRow, Route, SpreadsheetId};
@@ -65,6 +65,7 @@ async fn read(settings: &Settings, options: &Options) -> anyhow::Result<Inputs> 
     let mut inputs = Inputs::default();
     before(&mut control, &mut inputs).await.map_err(|error| failed("read the control database", &error))?;
     inputs.control.companies.retain(|row| options.company.as_ref().is_none_or(|only| *only == row.company_id));
+    inputs.control.companies.retain(|row| company::is_real(&row.company_id));
     let marks = inputs.control.tabs.clone();
     books(&mut inputs).await;
     let tabs = match options.tabs {
@@ -124,7 +125,7 @@ async fn after(connection: &mut PgConnection, inputs: &mut Inputs, before: &[Tab
         let find =
             |marks: &[TabMark]| marks.iter().find(|mark| mark.company_id == live.company && Role::parse(&mark.role) == Some(live.role)).cloned();
         if find(before) != find(&now) {
-            live.posted_seq = None;
+            live.posted_seq = Err("it was posted to while it was read");
         }
     }
     postgres::thaw(connection).await
@@ -145,7 +146,7 @@ async fn books(inputs: &mut Inputs) {
                     let served = routes.iter().filter(|(_, route)| route.as_ref().is_ok_and(is_there));
                     let before = inputs.unread.len();
                     inputs.unread.extend(served.map(|(id, _)| (id.to_string(), format!("schema {schema} of company {id} cannot be read: {reason}"))));
-                    if inputs.unread.len() == before {
+                    if inputs.unread.len() == before && schema != company::SELFTEST_SCHEMA {
                         inputs.unreadable.push(format!("schema {schema}, which no company is routed to, cannot be read: {reason}"));
                     }
                 }
@@ -163,7 +164,10 @@ async fn books(inputs: &mut Inputs) {
             }
         }
     }
-    inputs.books = read.into_values().flatten().collect();
+    // What a selftest writes into its own books is taken out of them again: there is nothing to compare. Anywhere else its rows are judged.
+    let own = format!(".{}", company::SELFTEST_SCHEMA);
+    let is_judged = |book: &Book| company::is_real(&book.company) || !book.place.ends_with(&own);
+    inputs.books = read.into_values().flatten().filter(is_judged).collect();
 }
 
 fn by_dsn(companies: &[CompanyRow]) -> BTreeMap<String, BTreeSet<String>> {
@@ -200,36 +204,63 @@ async fn database(dsn: &str, read: &BTreeMap<String, Vec<Book>>) -> Result<(Stri
     Ok((identity, books, failed))
 }
 
-/// The tabs that were made equal to a seq, as they are now. Two calls per spreadsheet, from the shared budget.
+/// The tabs of all companies, as they are now: for each spreadsheet one call, and one for each tab that was made equal to a seq. From the shared budget.
 async fn live(inputs: &mut Inputs, marks: &[TabMark], gateway: &dyn SheetGateway) {
-    let mut books: BTreeMap<&str, Vec<&TabMark>> = BTreeMap::new();
-    for mark in marks.iter().filter(|mark| inputs.control.companies.iter().any(|row| row.company_id == mark.company_id)) {
-        books.entry(&mark.spreadsheet_id).or_default().push(mark);
+    let routes = company::routes(&inputs.control.companies, &company::Bound::new());
+    let mut books: BTreeMap<SpreadsheetId, Vec<Wanted<'_>>> = BTreeMap::new();
+    for route in routes.values().flatten() {
+        for role in Role::ALL {
+            // A mark of the spreadsheet that the company had before says nothing about this one.
+            let is_its = |mark: &&TabMark| mark.company_id == route.company.as_str() && Role::parse(&mark.role) == Some(role);
+            let mark = marks.iter().filter(is_its).find(|mark| mark.spreadsheet_id == route.spreadsheet.as_str());
+            books.entry(route.spreadsheet.clone()).or_default().push(Wanted { company: route.company.as_str(), role, mark });
+        }
     }
-    for (spreadsheet, marks) in books {
-        match look(gateway, spreadsheet, &marks).await {
+    for (spreadsheet, tabs) in books {
+        match look(gateway, &spreadsheet, &tabs).await {
             Ok(tabs) => inputs.tabs.extend(tabs),
             Err(reason) => inputs.unreadable.push(format!("spreadsheet {spreadsheet} cannot be read: {reason}")),
         }
     }
 }
 
-async fn look(gateway: &dyn SheetGateway, spreadsheet: &str, marks: &[&TabMark]) -> Result<Vec<LiveTab>, String> {
-    let id = SpreadsheetId::parse(spreadsheet)?;
-    let directory = gateway.directory(&id).await.map_err(|error| error.to_string())?;
+/// A tab that a company is configured to have.
+struct Wanted<'a> {
+    company: &'a str,
+    role: Role,
+    mark: Option<&'a TabMark>,
+}
+
+async fn look(gateway: &dyn SheetGateway, spreadsheet: &SpreadsheetId, tabs: &[Wanted<'_>]) -> Result<Vec<LiveTab>, String> {
+    let directory = gateway.directory(spreadsheet).await.map_err(|error| error.to_string())?;
     let mut live = Vec::new();
-    for mark in marks {
-        let Some(role) = Role::parse(&mark.role) else { continue };
-        let title = directory.tabs.iter().find(|tab| tab.sheet_id == mark.sheet_id).map(|tab| tab.title.clone());
-        let seen = match title {
+    for Wanted { company, role, mark } in tabs {
+        let title = mark.and_then(|mark| directory.tabs.iter().find(|tab| tab.sheet_id == mark.sheet_id)).map(|tab| tab.title.clone());
+        let seen = match (mark, title) {
             // One tab at a time: a URL has room for few titles.
-            Some(title) => {
-                gateway.read(&id, &[title]).await.map_err(|error| error.to_string())?.tabs.into_iter().find(|tab| tab.sheet_id == mark.sheet_id)
-            }
-            None => None,
+            (Some(mark), Some(title)) => gateway
+                .read(spreadsheet, &[title])
+                .await
+                .map_err(|error| error.to_string())?
+                .tabs
+                .into_iter()
+                .find(|tab| tab.sheet_id == mark.sheet_id),
+            _ => None,
         };
-        let posted_seq = (!mark.in_doubt && mark.posted_seq >= 0).then_some(mark.posted_seq);
-        live.push(LiveTab { company: mark.company_id.clone(), role, spreadsheet: spreadsheet.to_owned(), seen, posted_seq });
+        let posted_seq = match mark {
+            None => Err(NEVER_POSTED),
+            Some(mark) if mark.in_doubt => Err("a post of its spreadsheet is under way or in doubt"),
+            Some(mark) if mark.posted_seq < 0 => Err("a post of it is due"),
+            Some(mark) => Ok(mark.posted_seq),
+        };
+        live.push(LiveTab {
+            company: (*company).to_owned(),
+            role: *role,
+            spreadsheet: spreadsheet.to_string(),
+            seen,
+            posted_seq,
+            answer_seq: mark.map_or(0, |mark| mark.answer_seq),
+        });
     }
     Ok(live)
 }

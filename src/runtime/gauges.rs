@@ -52,7 +52,7 @@ impl Gauges {
     pub async fn refresh(&self) -> Result<(), sqlx::Error> {
         let waiting = within(PATIENCE, status::waiting(&self.sources.control)).await?;
         let backlog = Backlog {
-            dead_letters: within(PATIENCE, dead_letters::open_by_class(&self.sources.control)).await?,
+            dead_letters: within(PATIENCE, dead_letters::open_by_class(&self.sources.control, None)).await?,
             held_messages: waiting.held_messages,
             oldest_unposted_seconds: self.oldest_unposted().await?,
             in_doubt_posts: waiting.in_doubt_posts,

@@ -22,6 +22,8 @@ use crate::telemetry::health::{Check, HealthBoard, State};
 use crate::telemetry::metrics::Metrics;
 
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
+/// After one that was not written.
+const HEARTBEAT_AGAIN: Duration = Duration::from_secs(1);
 const GAUGES_EVERY: Duration = Duration::from_secs(15);
 
 /// Topic -> partitions assigned to this process, as the heartbeat tells them.
@@ -106,9 +108,10 @@ impl Process {
         }
     }
 
-    /// Heartbeat, and with it: is the control database there, and was its DSN file changed?
+    /// Heartbeat, and with it: does the control database take writes, and was its DSN file changed? Beside it the watch over that database.
     fn beat(&mut self, command: &'static str) -> Result<(), ConfigError> {
         let secret = self.settings.control()?.clone();
+        self.background.spawn(control::watch(secret.clone(), Arc::clone(&self.board), self.stop.clone()));
         let mut heartbeat = Heartbeat {
             worker_id: self.id,
             command: command.to_owned(),
@@ -125,11 +128,13 @@ impl Process {
             while !stop.is_cancelled() {
                 heartbeat.partitions = serde_json::json!(*assigned.lock().unwrap_or_else(PoisonError::into_inner));
                 heartbeat.trouble = trouble(&board);
-                let check = match within(PATIENCE, workers::beat(&pool, &heartbeat)).await {
-                    Ok(()) => Check::ok("answers"),
-                    Err(error) => Check::failed(describe(&error)),
-                };
-                board.set(control::CHECK, check);
+                let beaten = within(PATIENCE, workers::beat(&pool, &heartbeat)).await;
+                match &beaten {
+                    Ok(()) => board.set(control::CHECK_WRITES, Check::ok("takes writes")),
+                    Err(error) if error.as_database_error().is_some() => board.set(control::CHECK_WRITES, Check::failed(describe(error))),
+                    // That it does not answer, the watch says.
+                    Err(error) => tracing::debug!(error = describe(error), "the heartbeat was not written"),
+                }
                 board.tick("heartbeat", HEARTBEAT_EVERY * 6);
                 // New connections use the password that the file has now.
                 if let (Secret::File { .. }, Ok(dsn)) = (&secret, secret.current())
@@ -138,7 +143,7 @@ impl Process {
                     pool.set_connect_options(options);
                 }
                 tokio::select! {
-                    () = tokio::time::sleep(HEARTBEAT_EVERY) => {}
+                    () = tokio::time::sleep(if beaten.is_ok() { HEARTBEAT_EVERY } else { HEARTBEAT_AGAIN }) => {}
                     () = stop.cancelled() => {}
                 }
             }
@@ -171,7 +176,8 @@ impl Process {
 /// Why the process is not ready, for `kylo status`, which cannot ask it.
 fn trouble(board: &HealthBoard) -> Option<String> {
     let checks = board.ready().checks;
-    let failed = checks.iter().filter(|(name, check)| check.status == State::Failed && *name != control::CHECK);
+    let is_told = |name: &str| name != control::CHECK && name != control::CHECK_WRITES;
+    let failed = checks.iter().filter(|(name, check)| check.status == State::Failed && is_told(name));
     let told: Vec<_> = failed.map(|(name, check)| format!("{name}: {}", check.detail)).collect();
     (!told.is_empty()).then(|| told.join("; "))
 }

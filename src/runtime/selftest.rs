@@ -18,7 +18,7 @@ use crate::adapters::kafka::client::KafkaSettings;
 use crate::adapters::kafka::reader::{Begin, TopicReader};
 use crate::config::Settings;
 use crate::domain::clock::{Clock, SystemClock};
-use crate::domain::company::{Dsn, SELFTEST_COMPANY, SchemaName};
+use crate::domain::company::{Dsn, SELFTEST_COMPANY, SELFTEST_SCHEMA, SchemaName};
 use crate::domain::ids::CompanyId;
 use crate::flow::work::Record;
 use crate::store::company::selftest;
@@ -28,7 +28,6 @@ use crate::store::error::describe;
 use crate::store::migrate::{self, Scope};
 use crate::store::pools::{PoolOptions, Pools, within};
 
-const SCHEMA: &str = "kylo_selftest";
 /// Between two looks at a table.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -59,7 +58,7 @@ struct Test<'a> {
 /// Configuration: `PG_DSN_RW`. What does not work is a step that failed.
 pub async fn run(settings: &Settings, control: &PgPool, patience: Duration, workers: bool) -> Result<Vec<Step>> {
     let dsn = Dsn::new(settings.control()?.current()?.expose_secret());
-    let schema = SchemaName::parse(SCHEMA).map_err(anyhow::Error::msg)?;
+    let schema = SchemaName::parse(SELFTEST_SCHEMA).map_err(anyhow::Error::msg)?;
     let pools = Pools::new(PoolOptions { max_connections: 2, application_name: "kylo-cli".to_owned(), ..PoolOptions::default() });
     let mut test = Test { settings, control, pools, dsn, schema, patience, steps: Vec::new() };
     // A step that fails is in the list; what would have followed cannot be tried.

@@ -81,10 +81,14 @@ pub async fn examine_kafka(settings: &Settings) -> Result<Vec<Finding>, ConfigEr
         let partitions = usize::try_from(spec.partitions).unwrap_or_default();
         TopicNeed { name: spec.name, read, write, partitions }
     };
-    let needs = Needs {
-        topics: vec![need(txns, true, false), need(promote, true, false), need(events, false, true)],
-        groups: vec![kafka.group_txns.clone(), kafka.group_promote.clone()],
-    };
+    // The workers read the first two, and `kylo publish`, `kylo dlq replay` and `kylo backfill` write to them; the relay writes to the others.
+    let mut topics = vec![need(txns, true, true), need(promote, true, true), need(events, false, true)];
+    for topic in settings.relay.sources.iter().flat_map(|source| source.topics.known()) {
+        if topics.iter().all(|known| known.name != topic) {
+            topics.push(TopicNeed { name: topic.to_owned(), read: false, write: true, partitions: 1 });
+        }
+    }
+    let needs = Needs { topics, groups: vec![kafka.group_txns.clone(), kafka.group_promote.clone()] };
     Ok(examine::examine(&client, &needs).await)
 }
 

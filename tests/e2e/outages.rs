@@ -66,6 +66,9 @@ async fn a_control_database_that_goes_away_and_comes_back_stops_everything_and_l
     let run = async |sql: String| sqlx::raw_sql(AssertSqlSafe(sql)).execute(&admin).await.unwrap();
     run(format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await;
     run(format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")).await;
+    let began = Instant::now();
+    health.is_not_ready(&world, "control").await;
+    assert!(began.elapsed() < Duration::from_secs(4), "readiness says so within two seconds, and a little for a busy machine: {:?}", began.elapsed());
     let mut at = Vec::new();
     for n in 1..=20 {
         for company in ["710", "711"] {

@@ -252,6 +252,7 @@ impl Bench {
             return self.post(&[], 2_000_000);
         }
         let rest = self.plan(usize::MAX);
+        self.left.extend(rest.left.iter().map(|left| left.typed.clone()));
         self.remember(&rest);
         if plan.complete {
             self.posted_seq = self.seq;
@@ -407,6 +408,32 @@ fn what_was_typed_comes_back_beside_what_a_person_typed_in_the_copy_that_was_lef
         (tab.texts("Target_Sheet"), tab.texts("Target_Header")),
         (vec!["".into(), "".into(), "typed 1".into()], vec!["".into(), "typed 2".into(), "".into()])
     );
+}
+
+/// A row with something typed in it and one that leaves; `between` the post's read and its write a person sorts.
+fn after_a_row_leaves_while(between: &[Edit]) -> Bench {
+    let mut bench = bench_of(2);
+    bench.edit(&Edit::Type { row: 0, column: 0 });
+    bench.run(Op::Resolve(1));
+    bench.post(between, 2_000_000);
+    bench
+}
+
+#[test]
+fn what_a_person_sorts_into_a_row_that_leaves_is_kept_as_left_behind() {
+    let mut bench = after_a_row_leaves_while(&[Edit::SortWithoutKey(0)]);
+    bench.assert_converged();
+    assert_eq!(bench.book.grid(TAB).texts("Target_Sheet"), [""], "its own row is there, without it");
+    assert_eq!(bench.left, [Typed { target_sheet: "typed 1".to_owned(), ..Typed::default() }]);
+}
+
+#[test]
+fn what_stays_on_the_tab_while_a_row_leaves_is_not_kept_a_second_time() {
+    for between in [vec![], vec![Edit::SortWithKey(0)], vec![Edit::Insert(1)]] {
+        let mut bench = after_a_row_leaves_while(&between);
+        bench.assert_converged();
+        assert_eq!((bench.book.grid(TAB).texts("Target_Sheet"), bench.left), (vec!["typed 1".to_owned()], vec![]), "{between:?}");
+    }
 }
 
 fn bench_of(n: usize) -> Bench {

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::world::{Seen, read_all};
 use crate::messages::{batch, row};
-use crate::world::{ALL, Mode, World, brokers};
+use crate::process::run;
+use crate::world::{ALL, Mode, Place, World, brokers};
 
 const WITH_RELAY: Workers = Workers { relay: true, ..ALL };
 
@@ -135,5 +136,53 @@ async fn the_selftest_sees_an_event_and_a_message_arrive_and_says_what_is_not_ru
         report["relay"].as_array().unwrap().iter().map(|outbox| (outbox["schema_name"].as_str().unwrap(), outbox)).collect();
     assert_eq!(outboxes["control"]["leased"], true);
     assert_eq!(outboxes["control"]["state"], "ok");
+    only_real_companies_count(&mut world).await;
     world.end().await;
+}
+
+/// What a selftest leaves (its company's row, its messages on the topic) is no finding, no fault and nobody's delay.
+async fn only_real_companies_count(world: &mut World) {
+    // One that lives in the same database as the reserved company, so that its schema is looked at too.
+    let place = Place { dsn: world.control.dsn.clone(), pool: world.control.pool.clone(), ..world.usual_place("711") };
+    world.add_at(place).await;
+    let bad = batch("710", "b-710", 0, &[row("t1", "1,23", "BAD AMOUNT")]);
+    let at = [world.publish(&batch("711", "b-711", 0, &[row("t1", "-1.00", "STARBUCKS")])).await, world.publish(&bad).await];
+    world.consumed(&at).await;
+    world.settled(&["710", "711"]).await;
+
+    let environment: Vec<_> = world.environment(&Mode::Post).into_iter().collect();
+    let kylo = async |args: &[&str]| run(&environment, args).await;
+    let audit = kylo(&["audit", "--tabs", "--json"]).await;
+    let report: Value = serde_json::from_str(&audit.stdout).unwrap();
+    assert_eq!((audit.code, &report["findings"]), (0, &Value::Array(Vec::new())), "{audit:?}");
+    is_as_schema_says("cli/audit", &report);
+    assert!(!audit.stderr.contains("PartitionEOF") && !audit.stderr.contains("librdkafka"), "that a partition has ended is no error: {audit:?}");
+    assert!(report["tabs_judged"].as_u64() >= Some(1), "{report}");
+    let doctor = kylo(&["doctor", "--json"]).await;
+    let report: Value = serde_json::from_str(&doctor.stdout).unwrap();
+    let failed: BTreeSet<_> =
+        report["checks"].as_array().unwrap().iter().filter(|check| check["state"] == "failed").map(|check| check["name"].as_str().unwrap()).collect();
+    // The topics of a test have few partitions.
+    assert!(failed.iter().all(|name| *name == "kafka topic") && !doctor.stdout.contains("selftest"), "{report:#}");
+    for command in ["verify", "repair"] {
+        let told = kylo(&["sheets", command]).await;
+        assert!(told.code == 0 && told.stdout.contains("711 Pending") && !told.stdout.contains("selftest"), "{told:?}");
+    }
+    let promoted = kylo(&["publish", "promote", "--all"]).await;
+    assert!(promoted.code == 0 && promoted.stdout.contains("711") && !promoted.stdout.contains("selftest"), "{promoted:?}");
+    let seen: Vec<String> = sqlx::query_scalar("SELECT company_id FROM control.companies ORDER BY 1").fetch_all(&world.control.pool).await.unwrap();
+    assert_eq!(seen, ["710", "711"], "what n8n takes for all");
+    let status = kylo(&["status", "--company", "711", "--json"]).await;
+    let report: Value = serde_json::from_str(&status.stdout).unwrap();
+    let outboxes: BTreeSet<_> = report["relay"].as_array().unwrap().iter().map(|outbox| outbox["schema_name"].as_str().unwrap()).collect();
+    assert_eq!(outboxes, BTreeSet::from(["control", "app_711"]), "its own, and the one that all share");
+    assert_eq!(report["dead_letters"], Value::Array(Vec::new()), "the letter is 710's: {report}");
+    let status = kylo(&["status"]).await;
+    assert!(status.code == 0 && !status.stdout.contains("__kylo_selftest"), "{status:?}");
+    for command in [&["audit"][..], &["doctor"], &["sheets", "verify"]] {
+        let asked = kylo(&[command, &["--company", "__kylo_selftest"]].concat()).await;
+        assert!(asked.code == 2 && asked.stderr.contains("kylo selftest"), "{asked:?}");
+    }
+    // It is not hidden: what is configured is listed.
+    assert!(world.kylo(&["company", "list"]).await.stdout.contains("__kylo_selftest"));
 }

@@ -104,5 +104,5 @@ async fn one(seed: u64) -> Result<(), String> {
 
 #[test]
 fn any_active_tab_becomes_the_rules_each_once_and_notes_stay() {
-    seeds("any_active_tab", 5_000, &[], one);
+    seeds("any_active_tab", 5_000, one);
 }

@@ -65,7 +65,7 @@ fn said(found: Projection) -> String {
     open.sort_by_key(|row| row.uid);
     let gone: BTreeMap<_, _> = gone.into_iter().collect();
     let rules: BTreeSet<_> = rules.into_iter().map(|rule| (rule.source, rule.target_sheet, rule.target_header, rule.ruleset_version)).collect();
-    format!("{} {} {open:?} {gone:?} {rules:?}", state.pending_seq, state.active_seq)
+    format!("{} {} {} {open:?} {gone:?} {rules:?}", state.pending_seq, state.active_seq, state.answer_seq)
 }
 
 impl Both {
@@ -116,6 +116,7 @@ impl Both {
             title,
             sheet_id,
             seq,
+            answer_seq: i64::try_from(self.dice.below(3)).unwrap(),
             signature: format!("{:x}", self.dice.below(40)),
             row_count,
         }
@@ -275,6 +276,7 @@ impl Both {
             configured_title: tab.configured_title,
             title: tab.title,
             posted_seq: tab.seq,
+            answer_seq: tab.answer_seq,
         };
         let cells = self.cells();
         let shown = [Shown { typed: (tab.role == Role::Pending).then_some(&cells), tab: row }];
@@ -332,15 +334,11 @@ impl Both {
     async fn answers(&mut self) -> &'static str {
         let company = *self.dice.pick(&COMPANIES);
         let open: Vec<_> = self.memory.lock().open(company).into_iter().cloned().collect();
-        if open.is_empty() {
-            return "none";
-        }
-        let row = self.dice.pick(&open);
+        let Some(row) = (!open.is_empty()).then(|| self.dice.pick(&open)) else { return "none" };
         let before = if self.dice.one_in(4) { "another".to_owned() } else { row.answer.clone() };
-        let answer = Answer { uid: row.uid, before, answer: format!("answer {}", self.dice.below(3)), answer_input: Some("input".to_owned()) };
+        let answers = [Answer { uid: row.uid, before, answer: format!("answer {}", self.dice.below(3)), answer_input: Some("input".to_owned()) }];
         let left: Vec<Left> = self.cells().into_iter().map(|(uid, typed)| Left { uid, source: "SOURCE".to_owned(), typed }).collect();
         let route = &self.routes[company];
-        let answers = [answer];
         same("answers", self.postgres.store_answers(route, &answers, &left).await, self.memory.store_answers(route, &answers, &left).await);
         "answered"
     }
@@ -362,7 +360,7 @@ impl Both {
             same(after, postgres.project(route, &roles, &seen).await.map(said), memory.project(route, &roles, &seen).await.map(said));
             let (dsn, schema, asked) = (Dsn::new(&self.world.dsn), SchemaName::parse(&format!("app_{company}")).unwrap(), [company.to_owned()]);
             let seqs = |states: Vec<kylo::store::company::projection::StateRow>| -> Vec<_> {
-                states.into_iter().map(|state| (state.company_id, state.pending_seq, state.active_seq)).collect()
+                states.into_iter().map(|state| (state.company_id, state.pending_seq, state.active_seq, state.answer_seq)).collect()
             };
             same(after, postgres.states(&dsn, &schema, &asked).await.map(seqs), memory.states(&dsn, &schema, &asked).await.map(seqs));
         }

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// `KYLO_SIM_SEED`: only that seed. `KYLO_SIM_SEEDS`: so many, instead of what CI plays.
+/// `KYLO_SIM_SEED`: only that seed. `KYLO_SIM_SEEDS`: so many, instead of what CI plays; from `KYLO_SIM_FIRST` on.
 #[expect(clippy::disallowed_methods, reason = "a test's own setting, not the program's")]
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
@@ -14,19 +14,17 @@ pub fn is_replay() -> bool {
     number("KYLO_SIM_SEED").is_some() || number("KYLO_SIM_SEEDS").is_some()
 }
 
-/// Plays all seeds; panics with the smallest that fails. `open` are seeds whose fault is known and not mended yet (docs/guarantees.md names
-/// them): they must fail, so that whoever mends it takes them out.
-pub fn seeds<T: Send, F: Future<Output = Result<T, String>>>(test: &str, n: u64, open: &[u64], play: impl Fn(u64) -> F + Sync) -> Vec<T> {
-    let (first, n) = number("KYLO_SIM_SEED").map_or((0, number("KYLO_SIM_SEEDS").unwrap_or(n)), |seed| (seed, 1));
+/// Plays all seeds; panics with the smallest that fails.
+pub fn seeds<T: Send, F: Future<Output = Result<T, String>>>(test: &str, n: u64, play: impl Fn(u64) -> F + Sync) -> Vec<T> {
+    let many = || (number("KYLO_SIM_FIRST").unwrap_or(0), number("KYLO_SIM_SEEDS").unwrap_or(n));
+    let (first, n) = number("KYLO_SIM_SEED").map_or_else(many, |seed| (seed, 1));
     let (held, failed) = run(first, n, play, usize::MAX);
-    let unknown: Vec<_> = failed.iter().filter(|(seed, _)| is_replay() || !open.contains(seed)).collect();
-    if let Some((seed, reason)) = unknown.iter().min() {
+    if let Some((seed, reason)) = failed.iter().min() {
         panic!(
             "seed {seed} of {test} fails (of {n}: {:?}): {reason}\nreplay: KYLO_SIM_SEED={seed} cargo test --all-features --test simulation {test}",
             failed.iter().map(|(seed, _)| seed).collect::<Vec<_>>()
         );
     }
-    assert!(is_replay() || failed.len() == open.len(), "of the open seeds {open:?} only these fail still, take out the others: {failed:?}");
     held
 }
 

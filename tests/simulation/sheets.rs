@@ -1,6 +1,7 @@
 //! The spreadsheet service in memory: every way in which a call can end, batches that stay in the air and land when nobody waits for them any
 //! more, and people who edit while a batch is on its way.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -99,6 +100,8 @@ pub struct State {
     pub books: BTreeMap<String, Book>,
     pub people: People,
     flying: Vec<Flying>,
+    /// What the next write is to meet, whatever the weather.
+    pub next_fate: Option<Fate>,
     pub landings: Vec<Landing>,
     /// How often each fate befell a write.
     pub fates: BTreeMap<Fate, usize>,
@@ -144,12 +147,16 @@ fn unknown(what: &str) -> CallError {
 }
 
 /// New tabs get few rows: to copy a thousand empty ones for every batch would take most of the time there is.
-fn small(request: &Request) -> Request {
-    let mut request = request.clone();
-    if let Request::AddSheet { rows, .. } = &mut request {
-        *rows = (*rows).min(12);
+fn small(requests: &[Request]) -> Cow<'_, [Request]> {
+    let mut small = Cow::Borrowed(requests);
+    if requests.iter().any(|request| matches!(request, Request::AddSheet { .. })) {
+        for request in small.to_mut() {
+            if let Request::AddSheet { rows, .. } = request {
+                *rows = (*rows).min(12);
+            }
+        }
     }
-    request
+    small
 }
 
 fn n_fences(book: &Book) -> usize {
@@ -189,7 +196,7 @@ impl Sheets {
     fn take(&self, state: &mut State, spreadsheet: &str, requests: &[Request]) -> Result<(), String> {
         let book = state.books.get_mut(spreadsheet).unwrap();
         let before = n_fences(book);
-        let requests = &requests.iter().map(small).collect::<Vec<_>>();
+        let requests = &*small(requests);
         let taken = match self.unfenced {
             Unfenced::Fenced => book.apply(requests),
             Unfenced::NoFence => {
@@ -253,7 +260,8 @@ impl Sheets {
             let State { books, people, .. } = state;
             people.edit(books.get_mut(id.as_str()).unwrap(), dice);
         }
-        let fate = if dice.one_in(weather.writes) { *dice.pick(&FATES) } else { Fate::Applied };
+        let by_chance = if dice.one_in(weather.writes) { *dice.pick(&FATES) } else { Fate::Applied };
+        let fate = state.next_fate.take().unwrap_or(by_chance);
         *state.fates.entry(fate).or_default() += 1;
         self.land_in(state, |when| when == When::BeforeNextWrite);
         let answer = self.befall(state, id.as_str(), batch, fate);

@@ -14,7 +14,7 @@ use kylo::domain::ids::TxnUid;
 use kylo::domain::plan::{Answer, Left, TypedCells};
 use kylo::domain::tab::Role;
 use kylo::flow::post::{PostStore, Projection, Reply, Shown};
-use kylo::store::company::projection::StateRow;
+use kylo::store::company::projection::{AnswerSeq, StateRow};
 use kylo::store::control::intents::{NewIntent, OpenIntent};
 use kylo::store::control::posts::Landed;
 use kylo::store::control::spreadsheets::{SpreadsheetRow, TroubleRow};
@@ -73,6 +73,10 @@ pub enum Broken {
     IntentWithoutLease,
     /// A post found by its fence puts back what people had typed when it was planned.
     OldTypedWhenFound,
+    /// Answers are stored without a trace in `company_state`: nobody learns of those that a process stored when it woke.
+    AnswersUnnoticed,
+    /// What leaves the tab unapplied is not kept.
+    ForgetsLeft,
 }
 
 #[derive(Clone)]
@@ -273,7 +277,15 @@ impl PostStore for Memory {
         self.reply(move |tables| tables.project(route.company.as_str(), roles, seen))
     }
 
-    fn store_answers<'a>(&'a self, route: &'a Route, answers: &'a [Answer], left: &'a [Left]) -> Reply<'a, ()> {
-        self.reply(move |tables| tables.store_answers(route.company.as_str(), answers, left))
+    fn store_answers<'a>(&'a self, route: &'a Route, answers: &'a [Answer], left: &'a [Left]) -> Reply<'a, AnswerSeq> {
+        let is_noticed = self.broken != Broken::AnswersUnnoticed;
+        let keeps_left = self.broken != Broken::ForgetsLeft;
+        self.reply(move |tables| {
+            let seq = tables.store_answers(route.company.as_str(), answers, if keeps_left { left } else { &[] });
+            if !is_noticed {
+                tables.company(route.company.as_str()).state.answer_seq = seq.before;
+            }
+            AnswerSeq { after: tables.company(route.company.as_str()).state.answer_seq, ..seq }
+        })
     }
 }

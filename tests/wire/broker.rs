@@ -20,7 +20,7 @@ use super::relay::Relay;
 const READY: Duration = Duration::from_secs(120);
 
 /// Every listener: its name, its protocol, and what is special about it.
-const LISTENERS: [(&str, &str); 8] = [
+const LISTENERS: [(&str, &str); 9] = [
     ("PLAIN", "PLAINTEXT"),
     ("TLS", "SSL"),
     ("EXPIRED", "SSL"),
@@ -31,16 +31,19 @@ const LISTENERS: [(&str, &str); 8] = [
     ("SASLTLS", "SASL_SSL"),
     // Advertised as the port of a relay whose connections a test can cut.
     ("CUTTABLE", "SASL_PLAINTEXT"),
+    // The same, for a broker that is away for a while.
+    ("LEAVING", "PLAINTEXT"),
 ];
 
 /// Everybody with their rights: `alice` and the rotating users may do everything, `reader` may read every topic as every group, `loner` may read
-/// every topic and no group, `writer` may write every topic, `nobody` may do nothing.
+/// every topic and no group, `writer` may write every topic and read none, as every group, `nobody` may do nothing.
 const USERS: [&str; 7] = ["alice", "rotating-consumer", "rotating-producer", "reader", "loner", "writer", "nobody"];
 
 pub struct Broker {
     ports: Vec<(&'static str, u16)>,
     pub certificates: Certificates,
     pub relay: Relay,
+    pub leaving: Relay,
     _script: Mutex<Child>,
 }
 
@@ -66,9 +69,10 @@ impl Broker {
         std::fs::create_dir_all(&folder).unwrap();
         let certificates = Certificates::make(&folder);
         let ports: Vec<_> = LISTENERS.iter().map(|(name, _)| (*name, free_port())).collect();
-        let behind = ports.iter().find(|(name, _)| *name == "CUTTABLE").unwrap().1;
-        let relay = Relay::start(behind);
-        std::fs::write(folder.join("server.properties"), properties(&folder, &ports, relay.port())).unwrap();
+        let before = |listener: &str| Relay::start(ports.iter().find(|(name, _)| *name == listener).unwrap().1);
+        let (relay, leaving) = (before("CUTTABLE"), before("LEAVING"));
+        let advertised = [("CUTTABLE", relay.port()), ("LEAVING", leaving.port())];
+        std::fs::write(folder.join("server.properties"), properties(&folder, &ports, &advertised)).unwrap();
         let users: Vec<String> = USERS
             .iter()
             .flat_map(|user| ["SCRAM-SHA-256", "SCRAM-SHA-512"].map(|mechanism| format!("{mechanism}=[name={user},password={user}-secret]")))
@@ -85,16 +89,17 @@ impl Broker {
             assert!(began.elapsed() < READY, "{}", std::fs::read_to_string(folder.join("log")).unwrap_or_default());
             std::thread::park_timeout(Duration::from_millis(20));
         }
-        let broker = Self { ports, certificates, relay, _script: Mutex::new(child) };
+        let broker = Self { ports, certificates, relay, leaving, _script: Mutex::new(child) };
         broker.grant();
         broker
     }
 
     fn grant(&self) {
-        let rights: [&[&str]; 3] = [
+        let rights: [&[&str]; 4] = [
             &["--allow-principal", "User:reader", "--operation", "Read", "--topic", "*", "--group", "*"],
             &["--allow-principal", "User:loner", "--operation", "Read", "--topic", "*"],
             &["--allow-principal", "User:writer", "--operation", "Write", "--topic", "*"],
+            &["--allow-principal", "User:writer", "--operation", "Read", "--group", "*"],
         ];
         std::thread::scope(|scope| {
             for rights in rights {
@@ -142,12 +147,12 @@ impl Broker {
     }
 }
 
-fn properties(folder: &Path, ports: &[(&str, u16)], advertised: u16) -> String {
+fn properties(folder: &Path, ports: &[(&str, u16)], advertised: &[(&str, u16)]) -> String {
     let controller = free_port();
     let path = |name: &str| folder.join(name).display().to_string();
     let list = |of: &dyn Fn(&str, u16) -> String| ports.iter().map(|(name, port)| of(name, *port)).collect::<Vec<_>>().join(",");
     let listeners = list(&|name, port| format!("{name}://127.0.0.1:{port}"));
-    let told = list(&|name, port| format!("{name}://127.0.0.1:{}", if name == "CUTTABLE" { advertised } else { port }));
+    let told = list(&|name, port| format!("{name}://127.0.0.1:{}", advertised.iter().find(|(of, _)| *of == name).map_or(port, |(_, relay)| *relay)));
     let protocols = LISTENERS.map(|(name, protocol)| format!("{name}:{protocol}")).join(",");
     let mut text = format!(
         "process.roles=broker,controller\nnode.id=1\ncontroller.listener.names=CONTROLLER\n\

@@ -1,10 +1,13 @@
 //! A port in front of a listener whose connections a test can cut, as a broker's restart would. Threads of its own: it outlives any test.
 
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 pub struct Relay {
     port: u16,
+    /// Nobody gets through.
+    down: Arc<AtomicBool>,
     open: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -13,20 +16,34 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
-        let all = Arc::clone(&open);
+        let (all, down) = (Arc::clone(&open), Arc::<AtomicBool>::default());
+        let is_down = Arc::clone(&down);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
+                if is_down.load(Ordering::SeqCst) {
+                    continue;
+                }
                 let Ok(server) = TcpStream::connect(("127.0.0.1", behind)) else { continue };
                 all.lock().unwrap().extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
                 copy(client.try_clone().unwrap(), server.try_clone().unwrap());
                 copy(server, client);
             }
         });
-        Self { port, open }
+        Self { port, down, open }
     }
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// As if the broker behind it were stopped, until it is started again.
+    pub fn stop(&self) {
+        self.down.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+
+    pub fn start_again(&self) {
+        self.down.store(false, Ordering::SeqCst);
     }
 
     /// Every connection ends now; new ones are taken as before.

@@ -206,9 +206,15 @@ pub async fn partitions(settings: &KafkaSettings) -> Result<BTreeMap<String, i32
     }
 }
 
-/// A client for looking only.
+/// Of a client for looking only: what it is told goes to its board and to the log at the debug level.
 #[derive(Debug)]
-struct WithoutGroup(Context);
+pub(super) struct WithoutGroup(Context);
+
+impl WithoutGroup {
+    pub(super) fn new(board: Arc<Board>) -> Self {
+        Self(Context::new(board))
+    }
+}
 
 impl rdkafka::client::ClientContext for WithoutGroup {
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, line: &str) {

@@ -11,6 +11,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use super::admin;
 use super::client::KafkaSettings;
+use super::examine::{Needs, TopicNeed, examine};
 use crate::ports::PublishFault;
 
 /// A larger limit is not tried out: the record would have to be larger still.
@@ -26,8 +27,8 @@ pub(super) async fn may_write(settings: &KafkaSettings, topic: &str) -> Result<(
     }
     let limit = match admin::max_message_bytes(settings, topic).await {
         Ok(Some(limit)) if limit <= LARGEST => limit,
-        // Not known, or too large to try: the first event will show it.
-        _ => return Ok(()),
+        // Not known (that takes a right of its own), or too large to try: the broker is asked what this user may do.
+        _ => return told(settings, topic).await,
     };
     let mut config = settings.plain().map_err(|error| PublishFault::Later(error.to_string()))?;
     config
@@ -50,6 +51,17 @@ pub(super) async fn may_write(settings: &KafkaSettings, topic: &str) -> Result<(
             tracing::error!(topic, "the broker has kept a record that is larger than the topic's max.message.bytes: a blank record stands there now");
             Ok(())
         }
+    }
+}
+
+/// What the broker says of the user's rights on the topic. Where it says nothing, the first event will show it.
+async fn told(settings: &KafkaSettings, topic: &str) -> Result<(), PublishFault> {
+    let need = TopicNeed { name: topic.to_owned(), read: false, write: true, partitions: 1 };
+    let findings = examine(settings, &Needs { topics: vec![need], groups: Vec::new() }).await;
+    match findings.into_iter().find(|finding| finding.name == "kafka topic").map(|finding| finding.verdict) {
+        Some(Err(fault)) if fault.class == "topic_not_allowed" => Err(PublishFault::Topic(not_allowed(topic))),
+        Some(Err(fault)) if fault.class == "topic_missing" => Err(PublishFault::Topic(missing(topic))),
+        _ => Ok(()),
     }
 }
 

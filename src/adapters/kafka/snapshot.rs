@@ -3,6 +3,7 @@
 //! Called by `runtime::audit`. What must never happen here: a read that ends early and looks complete, or one that waits for ever.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -11,9 +12,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::admin::{AdminError, partitions};
+use super::admin::{AdminError, WithoutGroup, partitions};
 use super::client::KafkaSettings;
 use super::group;
+use super::trouble::Board;
 
 /// For each question to the broker.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -71,12 +73,7 @@ where
     read.map_err(|reason| unreachable(settings, reason))
 }
 
-fn read_all<T>(
-    consumer: &BaseConsumer,
-    topic: &str,
-    count: i32,
-    each: impl Fn(&StoredRecord<'_>) -> T,
-) -> Result<Result<Snapshot<T>, String>, KafkaError> {
+fn read_all<T>(consumer: &Client, topic: &str, count: i32, each: impl Fn(&StoredRecord<'_>) -> T) -> Result<Result<Snapshot<T>, String>, KafkaError> {
     let mut extent = BTreeMap::new();
     for partition in 0..count {
         extent.insert(partition, consumer.fetch_watermarks(topic, partition, REQUEST)?);
@@ -146,7 +143,10 @@ fn stored<'a>(message: &'a BorrowedMessage<'_>) -> StoredRecord<'a> {
     }
 }
 
-fn consumer(settings: &KafkaSettings, group: &str) -> Result<BaseConsumer, AdminError> {
+/// That a partition has ended is asked for here and no fault; what is one is told by whoever asked.
+type Client = BaseConsumer<WithoutGroup>;
+
+fn consumer(settings: &KafkaSettings, group: &str) -> Result<Client, AdminError> {
     let mut config = settings.plain()?;
     config
         .set("group.id", group)
@@ -156,7 +156,8 @@ fn consumer(settings: &KafkaSettings, group: &str) -> Result<BaseConsumer, Admin
         .set("auto.offset.reset", "error")
         .set("isolation.level", "read_committed")
         .set("check.crcs", "true");
-    config.create().map_err(|error| unreachable(settings, error.to_string()))
+    let context = WithoutGroup::new(Arc::new(Board::of(settings)));
+    config.create_with_context(context).map_err(|error| unreachable(settings, error.to_string()))
 }
 
 fn whole(topic: &str, partitions: impl Iterator<Item = (i32, Offset)>) -> Result<TopicPartitionList, KafkaError> {

@@ -34,6 +34,7 @@ pub struct StateRow {
     pub seq: i64,
     pub pending_seq: i64,
     pub active_seq: i64,
+    pub answer_seq: i64,
     pub changed_seq: i64,
     pub ruleset_version: i32,
 }

@@ -98,6 +98,7 @@ pub struct TabMark {
     pub spreadsheet_id: String,
     pub sheet_id: i32,
     pub posted_seq: i64,
+    pub answer_seq: i64,
     pub generation: i64,
     pub in_doubt: bool,
 }

@@ -34,6 +34,9 @@ pub struct Inputs {
     pub unreadable: Vec<String>,
 }
 
+/// Why a tab cannot be judged that no post has made.
+pub const NEVER_POSTED: &str = "nothing was posted to it yet";
+
 /// A tab as it was read.
 #[derive(Clone, Debug)]
 pub struct LiveTab {
@@ -42,8 +45,10 @@ pub struct LiveTab {
     pub spreadsheet: String,
     /// `None`: there is no such tab any more.
     pub seen: Option<ObservedTab>,
-    /// The seq that it was last made equal to, and nothing was posted to its spreadsheet while it was read. `None`: it was in motion.
-    pub posted_seq: Option<i64>,
+    /// The seq that it was last made equal to, and nothing was posted to its spreadsheet while it was read. Otherwise why it cannot be judged.
+    pub posted_seq: Result<i64, &'static str>,
+    /// Of a Pending tab: how often answers had been stored when it was made equal.
+    pub answer_seq: i64,
 }
 
 impl Inputs {

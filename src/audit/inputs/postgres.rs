@@ -160,7 +160,7 @@ pub async fn backfills(connection: &mut PgConnection) -> Result<Vec<BackfillRow>
 pub async fn tab_marks(connection: &mut PgConnection) -> Result<Vec<TabMark>> {
     sqlx::query_as!(
         TabMark,
-        r#"SELECT t.company_id, t.role, t.spreadsheet_id, t.sheet_id, t.posted_seq, coalesce(s.confirmed_generation, 0) AS "generation!",
+        r#"SELECT t.company_id, t.role, t.spreadsheet_id, t.sheet_id, t.posted_seq, t.answer_seq, coalesce(s.confirmed_generation, 0) AS "generation!",
                   EXISTS (SELECT FROM control.sheet_intents i WHERE i.spreadsheet_id = t.spreadsheet_id AND i.state IN ('planned', 'sent', 'in_doubt'))
                       AS "in_doubt!"
            FROM control.sheet_tabs t LEFT JOIN control.spreadsheets s USING (spreadsheet_id)
@@ -290,9 +290,10 @@ async fn decisions(connection: &mut PgConnection, shelf: &mut Shelf) -> Result<(
         .fetch_all(&mut *connection)
         .await?;
     shelf.sort(requests, |row| &row.company_id, |book| &mut book.requests);
-    let states = sqlx::query_as!(StateRow, "SELECT company_id, seq, pending_seq, active_seq, changed_seq, ruleset_version FROM company_state")
-        .fetch_all(&mut *connection)
-        .await?;
+    let states =
+        sqlx::query_as!(StateRow, "SELECT company_id, seq, pending_seq, active_seq, answer_seq, changed_seq, ruleset_version FROM company_state")
+            .fetch_all(&mut *connection)
+            .await?;
     let known: BTreeSet<String> = states.iter().map(|state| state.company_id.clone()).collect();
     for company in known {
         let fresh = || Book { company: company.clone(), place: shelf.place.clone(), ..Book::default() };

@@ -34,7 +34,7 @@ pub struct Databases {
 pub async fn look(settings: &Settings, only: Option<&CompanyId>) -> Databases {
     let mut found = Databases { checks: Vec::new(), control: None, routes: Vec::new() };
     let Some(control) = control(settings, &mut found.checks).await else { return found };
-    let rows = company_config::load(&control).await;
+    let rows = company_config::load_real(&control).await;
     let bound = company_config::bound(&control).await;
     let routes = match (rows, bound) {
         (Ok(rows), Ok(bound)) => company::routes(&rows, &bound),

@@ -9,6 +9,9 @@ use crate::domain::sheet::{CellWrite, ObservedTab, Request, Value};
 use crate::domain::tab::{Role, is_blank, pending};
 use crate::domain::text::normalise;
 
+/// So many letters of a header that people wrote are shown.
+const MOST_SHOWN: usize = 40;
+
 /// The requests that mend row 1, as a plan that leaves the tab due: its rows are planned when the header has been read again.
 ///
 /// # Errors
@@ -141,21 +144,40 @@ impl<'a> Row<'a> {
         // Behind the last known header as many columns as are missing; what stands further right is a person's own.
         let to = right.map_or_else(|| (from + n_missing).min(self.width), |(_, column)| column);
         if to < from {
-            return Err(format!("{} cannot be found, because people have moved its neighbours: write the header by hand", self.name(position)));
+            return Err(format!(
+                "row 1 lacks {}, and where it stood cannot be told, because its neighbours {} and {} have changed places: write {0} by hand over its column",
+                self.name(position),
+                self.place(left),
+                self.place(right)
+            ));
         }
         let free: Vec<u32> = (from..to).filter(|column| self.text(*column).is_empty()).collect();
         if free.is_empty() && (right.is_none() || from == to) {
             return Ok(None);
         }
         if count(free.len()) != n_missing {
+            let stand: Vec<_> = (from..to.max(from + 1)).map(|column| self.column(column)).collect();
             return Err(format!(
-                "{} may be one of the columns {} to {}, and it is not certain which: write the header by hand",
+                "row 1 lacks {0}; where it belongs stands {1}, which may be its column or somebody's own: write {0} by hand over the header of its \
+                 column, or insert an empty column there if its own is gone",
                 self.name(position),
-                letter(from),
-                letter(to.max(from + 1) - 1)
+                stand.join(", ")
             ));
         }
         Ok(free.get(position - first_missing).copied())
+    }
+
+    /// A column and what its cell in row 1 says.
+    fn column(&self, column: u32) -> String {
+        match self.text(column) {
+            "" => format!("column {} without a header", letter(column)),
+            text => format!("column {} with {:?}", letter(column), text.chars().take(MOST_SHOWN).collect::<String>()),
+        }
+    }
+
+    /// A known header and where it stands.
+    fn place(&self, known: Option<(usize, u32)>) -> String {
+        known.map_or_else(|| "the edge".to_owned(), |(position, column)| format!("{} (column {})", self.name(position), letter(column)))
     }
 
     fn is_key(&self, position: usize) -> bool {

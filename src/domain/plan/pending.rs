@@ -1,9 +1,10 @@
 //! Plans a Pending tab: machine cells are made equal to Postgres, people's cells stay theirs, and what a person must know is said in Status.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
+use super::copies::{Copies, Lost, copies, lost};
 use super::writes::Writes;
-use super::{Answer, Budget, Found, Left, PendingInput, TabPlan, TypedCells, setup};
+use super::{Answer, Budget, Found, Left, PendingInput, TabPlan, setup};
 use crate::domain::ids::TxnUid;
 use crate::domain::sheet::CellWrite;
 use crate::domain::tab::{
@@ -40,8 +41,10 @@ pub fn plan_pending(input: &PendingInput<'_>, budget: &mut Budget) -> Result<Tab
     };
     let has_room = planner.existing_rows();
     planner.plan.complete = planner.new_rows(has_room);
+    planner.gone_with_rows();
     planner.left_behind();
     planner.mark_copied();
+    planner.mark_at_risk();
     let start = view.rows.iter().filter(|row| row.key != RowKey::None).map(|row| row.row + 1).max().unwrap_or(1);
     let Planner { writes, mut plan, .. } = planner;
     writes.finish(&mut plan, &prepared, start);
@@ -58,73 +61,6 @@ struct Planner<'a> {
     plan: TabPlan,
     /// Whose cells are in `plan.left` already.
     left: HashSet<TxnUid>,
-}
-
-/// A transaction that stands on the tab: where its topmost row is (index in the view), how many rows it has, and those that say something else.
-struct Copies {
-    top: usize,
-    n_rows: usize,
-    /// Indexes of copies that a person must decide about.
-    differing: BTreeSet<usize>,
-}
-
-fn copies(view: &TabView) -> HashMap<TxnUid, Copies> {
-    let mut found: HashMap<TxnUid, Copies> = HashMap::with_capacity(view.rows.len());
-    for (index, row) in view.rows.iter().enumerate() {
-        let RowKey::Uid(uid) = row.key else { continue };
-        match found.get_mut(&uid) {
-            None => {
-                found.insert(uid, Copies { top: index, n_rows: 1, differing: BTreeSet::new() });
-            }
-            Some(copies) => {
-                copies.n_rows += 1;
-                if !row.typed.is_empty() && view.rows.get(copies.top).is_none_or(|top| top.typed != row.typed) {
-                    copies.differing.insert(index);
-                }
-            }
-        }
-    }
-    found
-}
-
-/// Cells that went with one of several rows, because rows had moved and a removal hit it.
-struct Lost {
-    cells: Vec<Typed>,
-    /// The rows that are left hold nothing a person typed: they are replaced. Otherwise the cells come back in rows of their own, and the
-    /// person decides.
-    is_blank: bool,
-}
-
-impl Lost {
-    /// One of the rows that come back. Where one replaces what is left, nobody needs to decide.
-    fn judge(&self, open: &OpenRow, cells: &Typed) -> Judged {
-        let judged = come_back(open, Some(cells));
-        let is_plain = self.is_blank && self.cells.len() == 1;
-        if is_plain { judged } else { Judged { answer: DUPLICATE.to_owned(), ..judged } }
-    }
-}
-
-/// What was remembered of rows with copies, and is on none of their rows now.
-fn lost(view: &TabView, known: &TypedCells) -> HashMap<TxnUid, Lost> {
-    let suspects: HashMap<TxnUid, &Typed> = known.iter().filter(|(_, typed)| typed.copies.is_some()).map(|(uid, typed)| (*uid, typed)).collect();
-    if suspects.is_empty() {
-        return HashMap::new();
-    }
-    let mut shown: HashMap<TxnUid, HashSet<&str>> = HashMap::new();
-    for row in &view.rows {
-        if let RowKey::Uid(uid) = row.key
-            && suspects.contains_key(&uid)
-        {
-            shown.entry(uid).or_default().extend(row.typed.texts());
-        }
-    }
-    let mut lost = |(uid, typed): (TxnUid, &Typed)| {
-        let shown = shown.remove(&uid).unwrap_or_default();
-        let remembered = std::iter::once(typed).chain(typed.copies.iter().flatten());
-        let cells: Vec<_> = remembered.filter(|typed| typed.texts().any(|text| !shown.contains(text))).cloned().collect();
-        (!cells.is_empty()).then_some((uid, Lost { cells, is_blank: shown.is_empty() }))
-    };
-    suspects.into_iter().filter_map(&mut lost).collect()
 }
 
 impl Planner<'_> {
@@ -179,8 +115,8 @@ impl Planner<'_> {
     }
 
     fn keep_left(&mut self, uid: TxnUid, typed: &Typed) {
-        let source = self.input.gone.get(&uid).cloned().unwrap_or_default();
-        let left = Left { uid, source, typed: typed.clone() };
+        let source = self.input.gone.get(&uid).or_else(|| self.open.get(&uid).map(|open| &open.description)).cloned().unwrap_or_default();
+        let left = Left { uid, source, typed: Typed { copies: None, at_risk: false, ..typed.clone() } };
         // Only a copied row comes twice: a search for every row would make thousands of decided rows slow.
         if self.left.insert(uid) || !self.plan.left.contains(&left) {
             self.plan.left.push(left);
@@ -271,7 +207,7 @@ impl Planner<'_> {
             let known = self.input.typed.get(&open.uid);
             let (rows, is_lost, is_decided) = match self.lost.get(&open.uid) {
                 None => (vec![come_back(open, known)], false, true),
-                Some(lost) => (lost.cells.iter().map(|cells| lost.judge(open, cells)).collect(), true, lost.is_blank),
+                Some(lost) => (lost.cells.iter().map(|cells| come_back_lost(lost, open, cells)).collect(), true, lost.is_blank),
             };
             for row in &rows {
                 complete = complete && self.writes.append(new_cells(open, self.input.company, row));
@@ -299,6 +235,36 @@ impl Planner<'_> {
             let differing: Vec<Typed> = differing.map(|row| row.typed.clone()).collect();
             if self.plan.typed.contains_key(uid) || !differing.is_empty() {
                 self.plan.typed.entry(*uid).or_default().copies = Some(differing);
+            }
+        }
+    }
+
+    /// Before the answer comes or the next read: whatever is remembered now may be gone with a row that this plan removes.
+    fn mark_at_risk(&mut self) {
+        if !self.writes.removes_none() {
+            for typed in self.plan.typed.values_mut() {
+                let has_text = typed.texts().next().is_some();
+                typed.at_risk = has_text;
+            }
+        }
+    }
+
+    /// What was read before rows were removed and stands in no row now, though its own is there. If people sorted without the key column in
+    /// between, it stood in a row that was rightly removed. A person may as well have cleared it: so it is kept beside the tab, not put back.
+    fn gone_with_rows(&mut self) {
+        let input = self.input;
+        let is_suspect = |(uid, typed): &(&TxnUid, &Typed)| {
+            let is_known = self.open.contains_key(uid) || input.gone.contains_key(uid);
+            typed.at_risk && is_known && self.copies.contains_key(uid) && !self.lost.contains_key(uid)
+        };
+        let suspects: Vec<(&TxnUid, &Typed)> = input.typed.iter().filter(is_suspect).collect();
+        if suspects.is_empty() {
+            return;
+        }
+        let shown: HashSet<&str> = self.view.rows.iter().flat_map(|row| row.typed.texts()).collect();
+        for (uid, typed) in suspects {
+            if typed.texts().any(|text| !shown.contains(text)) {
+                self.keep_left(*uid, typed);
             }
         }
     }
@@ -373,12 +339,19 @@ fn standing(open: &OpenRow, typed: &Typed) -> String {
 /// A row that is not on the tab: new, or deleted while open.
 fn come_back(open: &OpenRow, known: Option<&Typed>) -> Judged {
     let Some(known) = known else { return Judged { answer: standing(open, &Typed::default()), typed: Typed::default() } };
-    let typed = Typed { formula_in: Vec::new(), copies: None, ..known.unapproved() };
+    let typed = Typed { formula_in: Vec::new(), copies: None, at_risk: false, ..known.unapproved() };
     if known.approved == Approved::Yes {
         let answer = "changed: this row was gone and has been put back; tick Approved again".to_owned();
         return Judged { answer, typed };
     }
     Judged { answer: standing(open, &typed), typed }
+}
+
+/// One of the rows that come back after a removal hit one of several. Where one replaces what is left, nobody needs to decide.
+fn come_back_lost(lost: &Lost, open: &OpenRow, cells: &Typed) -> Judged {
+    let judged = come_back(open, Some(cells));
+    let is_plain = lost.is_blank && lost.cells.len() == 1;
+    if is_plain { judged } else { Judged { answer: DUPLICATE.to_owned(), ..judged } }
 }
 
 fn new_cells(open: &OpenRow, company: &str, judged: &Judged) -> Vec<CellWrite> {

@@ -164,6 +164,7 @@ fn typed<'a>(cell: impl Fn(usize) -> &'a Value) -> Typed {
         approved: approved(cell(pending::APPROVED)),
         formula_in,
         copies: None,
+        at_risk: false,
     }
 }
 

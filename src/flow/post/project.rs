@@ -85,6 +85,7 @@ impl CompanyPlan {
             configured_title: configured(&self.route, tab.plan.role).to_owned(),
             title: tab.located.title.clone(),
             posted_seq: self.seq(&tab.plan),
+            answer_seq: self.wanted.state.answer_seq,
         }
     }
 }
@@ -174,8 +175,8 @@ impl Session<'_> {
     /// Stores the answers before they are shown. A company whose database fails now is left out of the batch.
     pub(super) async fn store_answers(&mut self, plans: Vec<CompanyPlan>) -> Result<Vec<CompanyPlan>, Halt> {
         let mut stored = Vec::with_capacity(plans.len());
-        for plan in plans {
-            match bounded(DATABASE_WITHIN, store_answers(&*self.options.store, &plan)).await {
+        for mut plan in plans {
+            match bounded(DATABASE_WITHIN, store_answers(&*self.options.store, &mut plan)).await {
                 Ok(()) => stored.push(plan),
                 Err(error) => self.database_failed(&plan.route, &error).await?,
             }
@@ -194,7 +195,10 @@ impl Session<'_> {
         if !self.options.store.bind_equal(self.spreadsheet.as_str(), self.options.holder, &shown).await? {
             return Err(Halt::LeaseLost);
         }
-        self.round.unchanged += 1;
+        // A tab that cannot be used, or whose company's database is down, is not equal.
+        if !plans.is_empty() && (self.round.parked, self.round.waiting) == (0, 0) {
+            self.round.unchanged += 1;
+        }
         self.finish(&plans, &[]).await
     }
 
@@ -235,9 +239,13 @@ impl Session<'_> {
     }
 }
 
-async fn store_answers(store: &dyn PostStore, plan: &CompanyPlan) -> Result<(), sqlx::Error> {
+async fn store_answers(store: &dyn PostStore, plan: &mut CompanyPlan) -> Result<(), sqlx::Error> {
     for tab in plan.tabs.iter().filter(|tab| !tab.plan.answers.is_empty() || !tab.plan.left.is_empty()) {
-        store.store_answers(&plan.route, &tab.plan.answers, &tab.plan.left).await?;
+        let seq = store.store_answers(&plan.route, &tab.plan.answers, &tab.plan.left).await?;
+        // Answers that somebody else has stored since the snapshot are not in this plan: the tab stays due for them.
+        if seq.before == plan.wanted.state.answer_seq {
+            plan.wanted.state.answer_seq = seq.after;
+        }
     }
     Ok(())
 }

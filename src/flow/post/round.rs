@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 pub struct PostRound {
     /// Batches that landed, seen landing or found to have landed.
     pub posted: usize,
-    /// Spreadsheets whose tabs were read and already equal.
+    /// Spreadsheets whose tabs were read, all of them, and already equal.
     pub unchanged: usize,
     /// Answers that showed people's edits between read and write to have done damage, which the next round heals.
     pub damaged: usize,

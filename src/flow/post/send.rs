@@ -14,7 +14,7 @@ use super::{Halt, Session, Step};
 use crate::domain::company::CONTROL_TAB;
 use crate::domain::fence::{self, Epoch, Frame, Mark, Verdict};
 use crate::domain::ids::TxnUid;
-use crate::domain::plan::{self, Answer, Budget, Found, TypedCells};
+use crate::domain::plan::{self, Answer, Budget, Found, Left, TypedCells};
 use crate::domain::sheet::{Applied, Batch, EchoRange, Request};
 use crate::domain::tab::{Approved, EARLY_TICK, Role};
 use crate::faults::{Bug, CrashPoint, planted};
@@ -172,6 +172,7 @@ impl Session<'_> {
             title: row.title,
             sheet_id: row.sheet_id,
             seq: row.posted_seq,
+            answer_seq: row.answer_seq,
             signature,
             row_count: tab.plan.row_count(),
         }
@@ -199,7 +200,13 @@ impl Session<'_> {
         let mut damaged = Vec::new();
         for plan in &plans {
             for tab in plan.tabs.iter().filter(|tab| !tab.plan.is_empty() && !tab.plan.mends_header) {
-                let mut healthy = verify(plan, &tab.plan, applied, &mut typed);
+                let Shown { mut healthy, left } = verify(plan, &tab.plan, applied, &mut typed);
+                if !self.keep_left(plan, &left).await {
+                    // The next round finds it missing once more.
+                    let cells = typed.entry(plan.route.company.to_string()).or_default();
+                    cells.extend(left.iter().filter_map(|left| Some((left.uid, tab.plan.typed.get(&left.uid)?.clone()))));
+                    healthy = false;
+                }
                 let early = early_ticks(plan, &tab.plan, &typed);
                 if !early.is_empty() {
                     healthy = false;
@@ -251,6 +258,18 @@ impl Session<'_> {
         if let Err(error) = bounded(DATABASE_WITHIN, self.options.store.store_answers(&company.route, answers, &[])).await {
             warn!(company = %company.route.company, reason = describe(&error), "ticks that came or went during a post could not be answered");
         }
+    }
+
+    /// Keeps what went with rows while this post was on its way. False = the company's database did not take it.
+    async fn keep_left(&self, company: &CompanyPlan, left: &[Left]) -> bool {
+        if left.is_empty() {
+            return true;
+        }
+        let kept = bounded(DATABASE_WITHIN, self.options.store.store_answers(&company.route, &[], left)).await;
+        if let Err(error) = &kept {
+            warn!(company = %company.route.company, reason = describe(error), "what went with rows during a post could not be kept yet");
+        }
+        kept.is_ok()
     }
 
     /// 400: this attempt applied nothing, but an attempt below us may have. The fence entry says.
@@ -328,9 +347,18 @@ fn answers_to(company: &CompanyPlan, sent: &plan::TabPlan, typed: &TypedByCompan
     .collect()
 }
 
-/// Whether the answer shows the tab as it was to become. What people typed meanwhile is taken into `typed`.
-fn verify(company: &CompanyPlan, sent: &plan::TabPlan, applied: &Applied, typed: &mut TypedByCompany) -> bool {
-    let Some(echo) = applied.tabs.get(&sent.sheet_id) else { return false };
+/// What an answer shows of a tab.
+struct Shown {
+    /// As it was to become.
+    healthy: bool,
+    /// What was read in people's cells before, and went with rows that the post removed.
+    left: Vec<Left>,
+}
+
+/// Compares the answer with what was planned. What people typed meanwhile is taken into `typed`.
+fn verify(company: &CompanyPlan, sent: &plan::TabPlan, applied: &Applied, typed: &mut TypedByCompany) -> Shown {
+    let unseen = Shown { healthy: false, left: Vec::new() };
+    let Some(echo) = applied.tabs.get(&sent.sheet_id) else { return unseen };
     let mut wanted = company.wanted.clone();
     let answers: HashMap<TxnUid, &Answer> = sent.answers.iter().map(|answer| (answer.uid, answer)).collect();
     for row in &mut wanted.open {
@@ -346,8 +374,8 @@ fn verify(company: &CompanyPlan, sent: &plan::TabPlan, applied: &Applied, typed:
             if sent.role == Role::Pending {
                 typed.insert(company.route.company.to_string(), rest.typed.clone());
             }
-            rest.is_empty()
+            Shown { healthy: rest.is_empty(), left: rest.left }
         }
-        Err(_) => false,
+        Err(_) => unseen,
     }
 }

@@ -26,7 +26,7 @@ use crate::domain::plan::{Answer, Left, TypedCells};
 use crate::domain::tab::{ActiveRule, OpenRow, Role};
 use crate::faults::{Bug, planted};
 use crate::flow::routing::RoutingCache;
-use crate::store::company::projection::{self, StateRow};
+use crate::store::company::projection::{self, AnswerSeq, StateRow};
 use crate::store::control::intents::{self, NewIntent, OpenIntent};
 use crate::store::control::posts::{self, Landed};
 use crate::store::control::spreadsheets::{self, SpreadsheetRow, TroubleRow};
@@ -110,7 +110,7 @@ pub trait PostStore: Send + Sync + std::fmt::Debug {
     fn states<'a>(&'a self, dsn: &'a Dsn, schema: &'a SchemaName, companies: &'a [String]) -> Reply<'a, Vec<StateRow>>;
     /// `seen`: transactions whose rows stand on the Pending tab or stood there, to be told about if they are gone.
     fn project<'a>(&'a self, route: &'a Route, roles: &'a BTreeSet<Role>, seen: &'a [TxnUid]) -> Reply<'a, Projection>;
-    fn store_answers<'a>(&'a self, route: &'a Route, answers: &'a [Answer], left: &'a [Left]) -> Reply<'a, ()>;
+    fn store_answers<'a>(&'a self, route: &'a Route, answers: &'a [Answer], left: &'a [Left]) -> Reply<'a, AnswerSeq>;
 }
 
 /// The real one.
@@ -171,7 +171,7 @@ impl PgPostStore {
         let mut tx = self.pools.begin(&route.dsn, &route.schema).await?;
         projection::freeze(&mut tx).await?;
         let state = projection::states(&mut tx, &[company.to_owned()]).await?.pop();
-        let never = || StateRow { company_id: company.to_owned(), pending_seq: 0, active_seq: 0, updated_at: DateTime::UNIX_EPOCH };
+        let never = || StateRow { company_id: company.to_owned(), pending_seq: 0, active_seq: 0, answer_seq: 0, updated_at: DateTime::UNIX_EPOCH };
         let mut found = Projection { state: state.unwrap_or_else(never), open: Vec::new(), gone: HashMap::new(), rules: Vec::new() };
         if roles.contains(&Role::Pending) {
             found.open = projection::open_rows(&mut tx, company).await?;
@@ -188,10 +188,11 @@ impl PgPostStore {
         Ok(found)
     }
 
-    async fn store_in_one(&self, route: &Route, answers: &[Answer], left: &[Left]) -> Result<(), sqlx::Error> {
+    async fn store_in_one(&self, route: &Route, answers: &[Answer], left: &[Left]) -> Result<AnswerSeq, sqlx::Error> {
         let mut tx = self.pools.begin(&route.dsn, &route.schema).await?;
-        projection::store(&mut tx, route.company.as_str(), answers, left).await?;
-        tx.commit().await
+        let seq = projection::store(&mut tx, route.company.as_str(), answers, left).await?;
+        tx.commit().await?;
+        Ok(seq)
     }
 
     /// Until the connection is lost.
@@ -336,7 +337,7 @@ impl PostStore for PgPostStore {
         Box::pin(self.project_in_one(route, roles, seen))
     }
 
-    fn store_answers<'a>(&'a self, route: &'a Route, answers: &'a [Answer], left: &'a [Left]) -> Reply<'a, ()> {
+    fn store_answers<'a>(&'a self, route: &'a Route, answers: &'a [Answer], left: &'a [Left]) -> Reply<'a, AnswerSeq> {
         Box::pin(self.store_in_one(route, answers, left))
     }
 }

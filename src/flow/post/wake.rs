@@ -1,6 +1,7 @@
 //! Which spreadsheets have work.
 //!
-//! A tab is due when `company_state.<role>_seq` differs from its `posted_seq`. What must never happen here: a look at any company outside the
+//! A tab is due when `company_state.<role>_seq` differs from its `posted_seq`, a Pending tab also when `answer_seq` does: a process that was frozen
+//! before it stored its answers stores them when it wakes, long after others have posted, and has no lease to show them. What must never happen here: a look at any company outside the
 //! canary list, or a company's database holding up the others'.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -177,11 +178,10 @@ fn is_ready(trouble: Option<&TroubleRow>, route: &Route, now: DateTime<Utc>) -> 
 }
 
 pub(super) fn is_due(bindings: &[TabRow], route: &Route, role: Role, state: &StateRow) -> bool {
-    let seq = match role {
-        Role::Pending => state.pending_seq,
-        Role::Active => state.active_seq,
-    };
-    binding(bindings, route, role).is_none_or(|bound| bound.posted_seq != seq)
+    binding(bindings, route, role).is_none_or(|bound| match role {
+        Role::Pending => (bound.posted_seq, bound.answer_seq) != (state.pending_seq, state.answer_seq),
+        Role::Active => bound.posted_seq != state.active_seq,
+    })
 }
 
 /// Changes with every UPDATE of a row of `company_config` that names the spreadsheet.

@@ -184,6 +184,7 @@ impl Desk {
         let (now, by_signal) = (Instant::now(), std::mem::take(&mut self.signalled));
         let mut due: Vec<String> = Vec::new();
         let mut groups: HashMap<Place, Vec<Asked>> = HashMap::new();
+        let shared = Arc::clone(&self.shared);
         for (name, entry) in &mut self.entries {
             let is_held = entry.lease.held.load(Ordering::Relaxed);
             let Some(work) = entry.work.as_ref().filter(|work| is_held && work.not_before <= now) else { continue };
@@ -191,12 +192,13 @@ impl Desk {
                 // Whatever waits there: a drain finds out more than a look can, and clears the trouble.
                 _ if work.trouble.is_some() || !work.unmarked.is_empty() || work.refused.has_wishes() => due.push(name.clone()),
                 None => due.push(name.clone()),
+                // Said of an outbox that is idle, too: what comes into it could not be published.
+                _ if !shared.is_all_checked(&work.outbox) => due.push(name.clone()),
                 Some(statements) => {
                     groups.entry(entry.outbox.place.clone()).or_default().push((name.clone(), Arc::clone(statements), work.refused.given_up()));
                 }
             }
         }
-        let shared = Arc::clone(&self.shared);
         let mut again_at = now + self.shared.options.limits.poll;
         groups.retain(|place, _| match self.quiet.get(place).map(Quiet::until).filter(|until| *until > now) {
             Some(until) => {
@@ -279,9 +281,10 @@ impl Desk {
 
     /// Gives the leases back. Drains have ended.
     pub(super) async fn release(&self) {
-        let published: Vec<_> = self.entries.iter().map(|(name, entry)| (name.clone(), entry.lease.published.swap(0, Ordering::Relaxed))).collect();
+        let of = |(name, entry): (&String, &Entry)| (name.clone(), entry.lease.published.swap(0, Ordering::Relaxed), entry.polled);
+        let done: Vec<_> = self.entries.iter().map(of).collect();
         let options = &self.shared.options;
-        if let Err(error) = relay::release(&options.control, options.holder, &published).await {
+        if let Err(error) = relay::release(&options.control, options.holder, &done).await {
             tracing::debug!(error = crate::store::error::describe(&error), "the leases of outboxes run out by themselves");
         }
     }

@@ -47,6 +47,7 @@ async fn run(shared: &Shared, work: &mut Work) -> Result<(), Trouble> {
 /// `to_mark`: acknowledged rows, empty at a good end.
 async fn run_from(shared: &Shared, work: &mut Work, statements: &Statements, to_mark: &mut Vec<String>) -> Result<(), Trouble> {
     wishes::fulfil(shared, work, statements).await?;
+    publish::check_topics(shared, work, &[]).await?;
     let limit = shared.options.limits.batch;
     let mut batch = take(shared, work, statements, to_mark, limit).await?;
     loop {

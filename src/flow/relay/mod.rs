@@ -60,7 +60,7 @@ mod status;
 mod wishes;
 mod work;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -74,14 +74,16 @@ use uuid::Uuid;
 use crate::domain::outbox::Outbox;
 use crate::faults::Faults;
 use crate::flow::routing::RoutingCache;
-use crate::ports::EventPublisher;
+use crate::ports::{EventPublisher, PublishFault};
 use crate::store::pools::Pools;
 pub use desk::{Desk, own_outboxes};
 pub use status::{NoMetrics, OutboxTrouble, RelayMetrics, RelayStatus, Why};
-use work::Work;
+use work::{Trouble, Work};
 
 /// Outboxes that are drained at the same time: bounds memory (three batches each) and connections.
 const AT_ONCE: usize = 4;
+/// What was found out about a topic so lately need not be asked again.
+const FRESH: Duration = Duration::from_millis(500);
 /// After a signal: what is committed at the same moment goes with it.
 const GATHER: Duration = Duration::from_millis(2);
 
@@ -142,6 +144,8 @@ struct Shared {
     slots: Semaphore,
     /// Topics that were found to be there and writable since the last trouble with them.
     checked: Mutex<HashSet<String>>,
+    /// Topics that were found not to be, and when. Held while the broker is asked: outboxes with one topic ask once.
+    unusable: tokio::sync::Mutex<HashMap<String, (Instant, Trouble)>>,
 }
 
 impl Shared {
@@ -151,6 +155,36 @@ impl Shared {
 
     fn set_checked(&self, topic: &str) {
         self.checked.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.to_owned());
+    }
+
+    /// Whether every topic that this outbox is known to write to was found writable.
+    fn is_all_checked(&self, outbox: &Outbox) -> bool {
+        let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        outbox.topics.known().all(|topic| checked.contains(topic))
+    }
+
+    /// Asks the broker, unless that was done just now.
+    async fn check(&self, topic: &str) -> Result<(), Trouble> {
+        let mut unusable = self.unusable.lock().await;
+        if self.is_checked(topic) {
+            return Ok(());
+        }
+        if let Some((at, trouble)) = unusable.get(topic)
+            && at.elapsed() < FRESH
+        {
+            return Err(trouble.clone());
+        }
+        let trouble = match self.options.publisher.check(topic).await {
+            Ok(()) => {
+                unusable.remove(topic);
+                self.set_checked(topic);
+                return Ok(());
+            }
+            Err(PublishFault::Later(reason)) => Trouble::new(Why::Broker, reason),
+            Err(PublishFault::Topic(reason) | PublishFault::Refused(reason)) => Trouble::new(Why::Topic, reason),
+        };
+        unusable.insert(topic.to_owned(), (Instant::now(), trouble.clone()));
+        Err(trouble)
     }
 
     fn doubt_topics(&self) {
@@ -166,7 +200,9 @@ pub struct Relay {
 
 impl Relay {
     pub fn new(options: RelayOptions) -> Self {
-        Self { shared: Arc::new(Shared { options, slots: Semaphore::new(AT_ONCE), checked: Mutex::default() }) }
+        Self {
+            shared: Arc::new(Shared { options, slots: Semaphore::new(AT_ONCE), checked: Mutex::default(), unusable: tokio::sync::Mutex::default() }),
+        }
     }
 
     /// Relays until `stop`. What is on its way then is waited for and marked; the caller bounds that time. `observe` hears how it stands after

@@ -177,8 +177,9 @@ fn trouble_of(shared: &Shared, fault: PublishFault) -> Option<Trouble> {
     }
 }
 
-/// Topics that are written to for the first time since there was trouble with one.
-async fn check_topics(shared: &Shared, work: &Work, batch: &[OutboxRow]) -> Result<(), Trouble> {
+/// Topics that are written to for the first time since there was trouble with one. With an empty batch those that are known before any row is: an
+/// outbox that nobody adds to yet says, too, that its events could not be published.
+pub(super) async fn check_topics(shared: &Shared, work: &Work, batch: &[OutboxRow]) -> Result<(), Trouble> {
     let unknown = |topic: &str| !shared.is_checked(topic);
     let mut topics: BTreeSet<String> = work.outbox.topics.known().filter(|topic| unknown(topic)).map(str::to_owned).collect();
     let rows = if work.outbox.topics_differ_by_row() { batch } else { &[] };
@@ -191,11 +192,7 @@ async fn check_topics(shared: &Shared, work: &Work, batch: &[OutboxRow]) -> Resu
         }
     }
     for topic in topics {
-        match shared.options.publisher.check(&topic).await {
-            Ok(()) => shared.set_checked(&topic),
-            Err(PublishFault::Later(reason)) => return Err(Trouble::new(Why::Broker, reason)),
-            Err(PublishFault::Topic(reason) | PublishFault::Refused(reason)) => return Err(Trouble::new(Why::Topic, reason)),
-        }
+        shared.check(&topic).await?;
     }
     Ok(())
 }

@@ -20,6 +20,8 @@ pub struct StateRow {
     pub company_id: String,
     pub pending_seq: i64,
     pub active_seq: i64,
+    /// How often posts have stored answers.
+    pub answer_seq: i64,
     /// Of its last change: the oldest are posted first.
     pub updated_at: DateTime<Utc>,
 }
@@ -29,9 +31,13 @@ pub struct StateRow {
 /// # Errors
 /// The database's.
 pub async fn states(connection: &mut PgConnection, companies: &[String]) -> Result<Vec<StateRow>, sqlx::Error> {
-    sqlx::query_as!(StateRow, "SELECT company_id, pending_seq, active_seq, updated_at FROM company_state WHERE company_id = ANY($1)", companies)
-        .fetch_all(connection)
-        .await
+    sqlx::query_as!(
+        StateRow,
+        "SELECT company_id, pending_seq, active_seq, answer_seq, updated_at FROM company_state WHERE company_id = ANY($1)",
+        companies
+    )
+    .fetch_all(connection)
+    .await
 }
 
 /// Makes the transaction see one instant. Must be its first statement but for SET.
@@ -121,25 +127,39 @@ pub async fn active_rules(connection: &mut PgConnection, company: &str) -> Resul
     .await
 }
 
-/// Stores what Status is about to say and what people typed in rows that leave. Locks the company first, like every writer of its tables.
+/// `company_state.answer_seq` before and after answers were stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerSeq {
+    pub before: i64,
+    pub after: i64,
+}
+
+/// Stores what Status is about to say and what people typed in rows that leave. Locks the company first, like every writer of its tables. Whoever
+/// stores an answer makes the Pending tab due by that: it may be a process that was frozen, and that nobody lets post any more.
 ///
 /// # Errors
 /// The database's.
-pub async fn store(connection: &mut PgConnection, company: &str, answers: &[Answer], left: &[Left]) -> Result<(), sqlx::Error> {
-    sqlx::query!("SELECT seq FROM company_state WHERE company_id = $1 FOR UPDATE", company).fetch_optional(&mut *connection).await?;
-    store_answers(connection, company, answers).await?;
-    keep_left(connection, company, left).await
+pub async fn store(connection: &mut PgConnection, company: &str, answers: &[Answer], left: &[Left]) -> Result<AnswerSeq, sqlx::Error> {
+    let locked = sqlx::query_scalar!("SELECT answer_seq FROM company_state WHERE company_id = $1 FOR UPDATE", company);
+    let before = locked.fetch_optional(&mut *connection).await?.unwrap_or_default();
+    let is_answered = store_answers(connection, company, answers).await?;
+    if is_answered {
+        sqlx::query!("UPDATE company_state SET answer_seq = answer_seq + 1 WHERE company_id = $1", company).execute(&mut *connection).await?;
+    }
+    keep_left(connection, company, left).await?;
+    Ok(AnswerSeq { before, after: before + i64::from(is_answered) })
 }
 
-async fn store_answers(connection: &mut PgConnection, company: &str, answers: &[Answer]) -> Result<(), sqlx::Error> {
+/// Whether any was stored.
+async fn store_answers(connection: &mut PgConnection, company: &str, answers: &[Answer]) -> Result<bool, sqlx::Error> {
     if answers.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let uids: Vec<Uuid> = answers.iter().map(|answer| answer.uid.0).collect();
     let before: Vec<&str> = answers.iter().map(|answer| answer.before.as_str()).collect();
     let after: Vec<&str> = answers.iter().map(|answer| answer.answer.as_str()).collect();
     let inputs: Vec<Option<&str>> = answers.iter().map(|answer| answer.answer_input.as_deref()).collect();
-    sqlx::query!(
+    let stored = sqlx::query!(
         "UPDATE pending_txns p SET answer = a.answer, answer_input = a.answer_input, updated_at = now()
          FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[]) AS a(txn_uid, before, answer, answer_input)
          WHERE p.company_id = $1 AND p.txn_uid = a.txn_uid AND p.status = 'open' AND p.answer = a.before",
@@ -151,7 +171,7 @@ async fn store_answers(connection: &mut PgConnection, company: &str, answers: &[
     )
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(stored.rows_affected() > 0)
 }
 
 /// Once per content: what promote has taken from the same row, or an earlier try of this post has kept, is not kept again.

@@ -2,7 +2,7 @@
 
 use sqlx::{PgConnection, PgPool};
 
-use crate::domain::company::{Bound, CompanyRow};
+use crate::domain::company::{Bound, CompanyRow, is_real};
 use crate::store::pools::{PATIENCE, within};
 
 /// All rows, as they are.
@@ -13,7 +13,17 @@ pub async fn load(pool: &PgPool) -> Result<Vec<CompanyRow>, sqlx::Error> {
     within(PATIENCE, async { load_in(&mut *pool.acquire().await?).await }).await
 }
 
-/// The same on a connection of the caller's.
+/// The rows of real companies: all but the reserved one of `kylo selftest`.
+///
+/// # Errors
+/// The database's, also when it gives no answer within [`PATIENCE`].
+pub async fn load_real(pool: &PgPool) -> Result<Vec<CompanyRow>, sqlx::Error> {
+    let mut rows = load(pool).await?;
+    rows.retain(|row| is_real(&row.company_id));
+    Ok(rows)
+}
+
+/// [`load`] on a connection of the caller's.
 ///
 /// # Errors
 /// The database's.

@@ -369,14 +369,17 @@ pub async fn discard(pool: &PgPool, ids: &[i64]) -> Result<Vec<i64>, sqlx::Error
     .await
 }
 
-/// Open letters by class, for the metric `kylo_dead_letters`.
+/// Open letters by class, for the metric `kylo_dead_letters`, or one company's for `kylo status`.
 ///
 /// # Errors
 /// The control database's.
-pub async fn open_by_class(pool: &PgPool) -> Result<Vec<(String, i64)>, sqlx::Error> {
-    let rows =
-        sqlx::query!(r#"SELECT class, count(*) AS "n!" FROM control.dead_letters WHERE state IN ('new', 'replaying') GROUP BY class ORDER BY class"#)
-            .fetch_all(pool)
-            .await?;
+pub async fn open_by_class(pool: &PgPool, company: Option<&str>) -> Result<Vec<(String, i64)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT class, count(*) AS "n!" FROM control.dead_letters
+           WHERE state IN ('new', 'replaying') AND ($1::text IS NULL OR company_id = $1) GROUP BY class ORDER BY class"#,
+        company
+    )
+    .fetch_all(pool)
+    .await?;
     Ok(rows.into_iter().map(|row| (row.class, row.n)).collect())
 }

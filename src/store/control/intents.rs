@@ -24,6 +24,8 @@ pub struct IntentTab {
     pub sheet_id: i32,
     /// Postgres' seq that the tab shows afterwards; -1 if the plan was cut by the size of a batch.
     pub seq: i64,
+    /// Postgres' answer_seq whose answers the tab shows afterwards.
+    pub answer_seq: i64,
     pub signature: String,
     pub row_count: usize,
 }

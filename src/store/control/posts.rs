@@ -82,6 +82,7 @@ async fn record(tx: &mut PgConnection, landed: &Landed<'_>, tab: &IntentTab) -> 
         configured_title: tab.configured_title.clone(),
         title: tab.title.clone(),
         posted_seq,
+        answer_seq: tab.answer_seq,
     };
     let is_configured = tabs::is_configured(tx, &row).await?;
     if is_configured {

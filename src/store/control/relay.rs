@@ -71,20 +71,26 @@ pub async fn renew(pool: &PgPool, holder: Uuid, seconds: f64, renewals: &[Renewa
     Ok(within(PATIENCE, renewed).await?.into_iter().map(|row| (row.source, row.has_refused)).collect())
 }
 
-/// Gives our leases back, with what was published since they were renewed: a successor need not wait.
+/// Gives our leases back, with what was done since they were renewed: a successor need not wait. Of each outbox its name, what was published, and
+/// whether it was asked for waiting rows.
 ///
 /// # Errors
 /// The control database's: then the leases run out.
-pub async fn release(pool: &PgPool, holder: Uuid, published: &[(String, i64)]) -> Result<(), sqlx::Error> {
-    let (sources, counts): (Vec<String>, Vec<i64>) = published.iter().cloned().unzip();
+pub async fn release(pool: &PgPool, holder: Uuid, done: &[(String, i64, bool)]) -> Result<(), sqlx::Error> {
+    let sources: Vec<String> = done.iter().map(|(source, ..)| source.clone()).collect();
+    let published: Vec<i64> = done.iter().map(|(_, published, _)| *published).collect();
+    let polled: Vec<bool> = done.iter().map(|(.., polled)| *polled).collect();
     let released = sqlx::query!(
         "UPDATE control.relay_state s SET lease_holder = NULL, leased_until = NULL, updated_at = now(),
-                total_events_published = s.total_events_published
-                    + coalesce((SELECT i.n FROM UNNEST($2::text[], $3::bigint[]) AS i (source, n) WHERE i.source = s.source), 0)
-         WHERE s.lease_holder = $1",
+                last_poll_time = CASE WHEN i.polled THEN now() ELSE s.last_poll_time END,
+                last_publish_time = CASE WHEN i.published > 0 THEN now() ELSE s.last_publish_time END,
+                total_events_published = s.total_events_published + coalesce(i.published, 0)
+         FROM control.relay_state held LEFT JOIN UNNEST($2::text[], $3::bigint[], $4::bool[]) AS i (source, published, polled) ON i.source = held.source
+         WHERE held.lease_holder = $1 AND s.source = held.source AND s.lease_holder = $1",
         holder,
         &sources,
-        &counts,
+        &published,
+        &polled,
     )
     .execute(pool);
     within(PATIENCE, async { released.await.map(drop) }).await

@@ -18,6 +18,8 @@ pub struct TabRow {
     pub configured_title: String,
     pub title: String,
     pub posted_seq: i64,
+    /// Of a Pending tab: `company_state.answer_seq` whose answers it shows.
+    pub answer_seq: i64,
 }
 
 /// All remembered tabs.
@@ -26,9 +28,12 @@ pub struct TabRow {
 /// The database's.
 pub async fn all(pool: &PgPool) -> Result<Vec<TabRow>, sqlx::Error> {
     within(PATIENCE, async {
-        sqlx::query_as!(TabRow, "SELECT company_id, role, spreadsheet_id, sheet_id, configured_title, title, posted_seq FROM control.sheet_tabs")
-            .fetch_all(pool)
-            .await
+        sqlx::query_as!(
+            TabRow,
+            "SELECT company_id, role, spreadsheet_id, sheet_id, configured_title, title, posted_seq, answer_seq FROM control.sheet_tabs"
+        )
+        .fetch_all(pool)
+        .await
     })
     .await
 }
@@ -91,11 +96,11 @@ pub async fn bind(connection: &mut PgConnection, tab: &TabRow) -> Result<(), sql
     .execute(&mut *connection)
     .await?;
     sqlx::query!(
-        "INSERT INTO control.sheet_tabs AS t (company_id, role, spreadsheet_id, sheet_id, configured_title, title, posted_seq)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
+        "INSERT INTO control.sheet_tabs AS t (company_id, role, spreadsheet_id, sheet_id, configured_title, title, posted_seq, answer_seq)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
          ON CONFLICT (company_id, role) DO UPDATE SET
              spreadsheet_id = excluded.spreadsheet_id, sheet_id = excluded.sheet_id, configured_title = excluded.configured_title,
-             title = excluded.title, updated_at = now(),
+             title = excluded.title, answer_seq = excluded.answer_seq, updated_at = now(),
              posted_seq = CASE WHEN excluded.posted_seq >= 0 OR t.spreadsheet_id <> excluded.spreadsheet_id OR t.sheet_id <> excluded.sheet_id
                                THEN excluded.posted_seq ELSE least(t.posted_seq, -1 - t.posted_seq) END,
              typed = CASE WHEN t.spreadsheet_id = excluded.spreadsheet_id AND t.sheet_id = excluded.sheet_id THEN t.typed ELSE '{}' END",
@@ -105,7 +110,8 @@ pub async fn bind(connection: &mut PgConnection, tab: &TabRow) -> Result<(), sql
         tab.sheet_id,
         tab.configured_title,
         tab.title,
-        tab.posted_seq
+        tab.posted_seq,
+        tab.answer_seq
     )
     .execute(connection)
     .await?;
