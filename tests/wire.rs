@@ -248,6 +248,29 @@ async fn a_password_rotated_while_running_needs_no_restart_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_has_reached_no_broker_for_long_is_made_anew_and_goes_on_when_one_is_there() {
+    log::listen();
+    let (topic, group) = (name("away"), name("g"));
+    make_topic(&topic).await;
+    let door = relay::Relay::start(broker().port("PLAIN"));
+    door.stop();
+    let settings = KafkaSettings { remake_after: Duration::from_secs(1), ..KafkaSettings::plaintext(&format!("127.0.0.1:{}", door.port())) };
+    let mut reader = Reader::start(&settings, &topic, &group);
+    let made_anew =
+        || log::lines().iter().filter(|line| *line == "the Kafka consumer is made anew because it has reached no broker for a long time").count();
+    reader.until("two new clients", |_| made_anew() >= 2).await;
+    KafkaProducer::start(&broker().settings("PLAIN")).unwrap().publish(record(&topic, "one")).await.unwrap();
+    door.start_again();
+    reader.until("the message", |reader| reader.keys == ["one"]).await;
+    reader.until("health", |reader| reader.source.health().trouble.is_none()).await;
+    let until_now = made_anew();
+    // Long enough for three more.
+    tokio::time::sleep(settings.remake_after * 3).await;
+    assert_eq!(made_anew(), until_now, "a client that works is left alone");
+    reader.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_right_is_named_for_topic_group_and_writing() {
     let topic = name("rights");
     make_topic(&topic).await;

@@ -29,7 +29,12 @@ pub struct KafkaSettings {
     pub ca_location: Option<String>,
     /// A group member that is silent for this long has died. A broker's usual lower bound is 6 s.
     pub session_timeout: Duration,
+    /// A client that has reached no broker for this long is made anew (see `rotation`).
+    pub remake_after: Duration,
 }
+
+/// Longer than any restart of a broker that goes well.
+const REMAKE_AFTER: Duration = Duration::from_secs(60);
 
 /// How to log in. `Debug` masks the password.
 #[derive(Clone)]
@@ -87,6 +92,7 @@ impl KafkaSettings {
             sasl: None,
             ca_location: None,
             session_timeout: Duration::from_secs(6),
+            remake_after: REMAKE_AFTER,
         }
     }
 
@@ -115,6 +121,7 @@ impl KafkaSettings {
             sasl,
             ca_location: kafka.ca_location.as_ref().map(|path| path.display().to_string()),
             session_timeout: kafka.session_timeout,
+            remake_after: REMAKE_AFTER,
         })
     }
 

@@ -17,4 +17,5 @@ pub mod trouble;
 mod group;
 mod poll;
 mod probe;
+mod renew;
 mod rotation;

@@ -3,14 +3,7 @@
 //! A thread of its own, because the rebalance callback runs inside the poll and has to wait for the answer. It always goes on polling: when
 //! its messages are not taken it pauses the partitions, so the group never throws it out for being slow.
 //!
-//! When the broker rejects a login whose file has another password by now, the thread replaces its client ([`renew`]):
-//!
-//! | step | what a crash after it leaves |
-//! |---|---|
-//! | the new client is made and subscribed; if that fails the old one stays | two clients, both gone with the process |
-//! | the old one's callbacks are silenced | - |
-//! | the engine is told that all partitions are lost, and forgets what it has of them | offsets that were not committed: delivered again and dismissed |
-//! | the new one takes its place, the old one is closed by a thread of its own | the group waits for the old member's session, at most |
+//! The client may be replaced by another while the thread goes on: see `renew`.
 //!
 //! What must never happen here: a synchronous commit, a wait without a bound, a message of a partition that was taken away, or an event of
 //! a client that has been replaced.
@@ -33,6 +26,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::client::ClientError;
+use super::renew::{Retired, renew};
 use super::rotation::Rotation;
 use super::trouble::{Board, Context};
 use crate::flow::source::SourceEvent;
@@ -45,8 +39,8 @@ const BATCH_MESSAGES: usize = 256;
 const BATCH_BYTES: usize = 1 << 20;
 /// How long a full channel is waited for before reading is paused.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// How long the engine may take to hear of an assignment.
-const TELL: Duration = Duration::from_secs(60);
+/// How long the engine may take to hear of an assignment, or of a loss.
+pub(super) const TELL: Duration = Duration::from_secs(60);
 
 pub(super) type Client = BaseConsumer<Rebalances>;
 
@@ -65,9 +59,9 @@ pub(super) struct Shared {
     pub drain: Duration,
     started: Instant,
     polled_ms: AtomicU64,
-    revoked: Mutex<Vec<i32>>,
-    greeted: AtomicBool,
-    runtime: Handle,
+    pub revoked: Mutex<Vec<i32>>,
+    pub greeted: AtomicBool,
+    pub runtime: Handle,
 }
 
 impl std::fmt::Debug for Shared {
@@ -139,7 +133,7 @@ pub(super) struct Rebalances {
     /// Weak, so that the stream of events ends with the thread.
     events: mpsc::WeakSender<SourceEvent>,
     /// Another client has taken its place: nobody listens any more.
-    retired: AtomicBool,
+    pub retired: AtomicBool,
 }
 
 impl Rebalances {
@@ -257,7 +251,7 @@ impl ConsumerContext for Rebalances {
     }
 }
 
-fn partitions_of(list: &TopicPartitionList) -> Vec<i32> {
+pub(super) fn partitions_of(list: &TopicPartitionList) -> Vec<i32> {
     list.elements().iter().map(rdkafka::topic_partition_list::TopicPartitionListElem::partition).collect()
 }
 
@@ -265,13 +259,15 @@ fn partitions_of(list: &TopicPartitionList) -> Vec<i32> {
 /// this thread without a bound.
 pub(super) fn run(first: Arc<Client>, mut rotation: Rotation, shared: &Arc<Shared>, events: mpsc::Sender<SourceEvent>) {
     let mut consumer = first;
+    let retired = Retired::default();
     let mut waiting: Vec<Record> = Vec::new();
     let mut bytes = 0;
     while !shared.stop.load(Ordering::Relaxed) {
-        if rotation.is_due(&shared.board)
-            && let Some(fresh) = renew(&consumer, &rotation, shared, &events)
+        if retired.has_room()
+            && let Some(cause) = rotation.due(&shared.board)
+            && let Some(fresh) = renew(&consumer, cause, &rotation, shared, &events)
         {
-            retire(std::mem::replace(&mut consumer, fresh));
+            retired.close(std::mem::replace(&mut consumer, fresh));
             waiting.clear();
             bytes = 0;
         }
@@ -291,49 +287,6 @@ pub(super) fn run(first: Arc<Client>, mut rotation: Rotation, shared: &Arc<Share
     // The last reference closes the client; this thread may wait for that.
     drop(shared.replace(None));
     drop(consumer);
-}
-
-/// Another client with the present credentials, in the place of this one; its partitions are lost to the engine. `None`: it cannot be made, or
-/// nobody listens any more, and this one stays.
-fn renew(old: &Client, rotation: &Rotation, shared: &Arc<Shared>, events: &mpsc::Sender<SourceEvent>) -> Option<Arc<Client>> {
-    let fresh = match join(shared, rotation, events.downgrade()) {
-        Ok(fresh) => fresh,
-        Err(error) => {
-            tracing::error!(topic = %shared.topic, %error, "the Kafka consumer could not be made anew with the credentials that its files have now");
-            return None;
-        }
-    };
-    tracing::info!(topic = %shared.topic, "the Kafka consumer is made anew with the credentials that its files have now");
-    old.context().retired.store(true, Ordering::Relaxed);
-    let partitions = old.assignment().map(|list| partitions_of(&list)).unwrap_or_default();
-    let (ack, _answer) = oneshot::channel();
-    let is_told = partitions.is_empty() || {
-        let told = async { tokio::time::timeout(TELL, events.send(SourceEvent::Revoking { partitions, lost: true, ack })).await };
-        matches!(shared.runtime.block_on(told), Ok(Ok(())))
-    };
-    if !is_told {
-        tracing::error!(topic = %shared.topic, "a loss of partitions could not be told: the consumer starts anew");
-        shared.stop.store(true, Ordering::Relaxed);
-    }
-    lock(&shared.paused).clear();
-    lock(&shared.revoked).clear();
-    lock(&shared.lag).clear();
-    shared.greeted.store(false, Ordering::Relaxed);
-    shared.board.renewed();
-    drop(shared.replace(Some(Arc::clone(&fresh))));
-    Some(fresh)
-}
-
-/// Closes a client that has been replaced: it leaves the group if it can. A thread of its own, because closing may wait for ever.
-fn retire(client: Arc<Client>) {
-    std::thread::spawn(move || {
-        let mut client = client;
-        // Whoever drops the last reference closes it: not the engine, which may be storing an offset at this moment.
-        while let Err(still_used) = Arc::try_unwrap(client) {
-            client = still_used;
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
-    });
 }
 
 /// One poll. `Some(true)`: a message came. `None`: the client is beyond repair.

@@ -152,14 +152,14 @@ impl KafkaProducer {
     fn usable(&self) -> (FutureProducer<Context>, u64) {
         let mut made = self.lock();
         let fatal = made.client.client().fatal_error();
-        let rotated = made.rotation.is_due(&self.board);
+        let rotated = made.rotation.due(&self.board);
         if let Some((code, reason)) = &fatal {
             tracing::warn!(%code, reason, "the Kafka producer is beyond repair: it is made anew");
         }
-        if rotated {
-            tracing::info!("the Kafka producer is made anew with the credentials that its files have now");
+        if let Some(cause) = rotated {
+            tracing::info!("the Kafka producer is made anew {cause}");
         }
-        if rotated || fatal.is_some() {
+        if rotated.is_some() || fatal.is_some() {
             match make(&made.rotation, &self.board) {
                 Ok(fresh) => {
                     let old = std::mem::replace(&mut made.client, fresh);

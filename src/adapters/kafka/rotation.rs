@@ -7,6 +7,12 @@
 //! | the file | nothing until a connection breaks; a client that is made meanwhile is rejected, and librdkafka tries on until the broker knows the password |
 //!
 //! librdkafka reports a fault that stays the same every 30 s only, so one rejection is enough to go on looking until the client is replaced.
+//!
+//! And when it has reached no broker for [`KafkaSettings::remake_after`]. librdkafka connects again by itself, except when a broker that is just
+//! starting has answered that its cluster has no brokers: then it forgets all of them and never asks again
+//! (<https://github.com/confluentinc/librdkafka/issues/5301>, seen with 2.12.1). Nobody can tell that from a broker that is away, so in a long
+//! absence the client is replaced again and again.
+//!
 //! Called by the consumer's thread and by the producer. What must never happen here: a client that works being replaced, or one that is
 //! replaced more than once a second.
 
@@ -18,7 +24,23 @@ use super::trouble::Board;
 /// Between two looks at the files.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The credentials of one client, and whether there are others by now.
+/// Why a client is made anew; reads as the end of a sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    Credentials,
+    Away,
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Credentials => "with the credentials that its files have now",
+            Self::Away => "because it has reached no broker for a long time",
+        })
+    }
+}
+
+/// The credentials of one client, and whether it is to be replaced.
 #[derive(Debug)]
 pub(super) struct Rotation {
     settings: KafkaSettings,
@@ -41,19 +63,23 @@ impl Rotation {
         &self.used
     }
 
-    /// Whether a client is to be made anew, with what [`Self::credentials`] gives from now on. Reads files at most once a second, and none
+    /// Whether and why a client is to be made anew, with what [`Self::credentials`] gives from now on. Looks once a second, and reads no file
     /// while the broker accepts the client. A file that cannot be read, or is empty, is being replaced at this moment.
-    pub fn is_due(&mut self, board: &Board) -> bool {
-        if !board.is_rejected() || self.looked.elapsed() < LOOK_EVERY {
-            return false;
+    pub fn due(&mut self, board: &Board) -> Option<Cause> {
+        if self.looked.elapsed() < LOOK_EVERY {
+            return None;
         }
         self.looked = Instant::now();
+        let is_away = board.away_for() >= self.settings.remake_after;
+        if !is_away && !board.is_rejected() {
+            return None;
+        }
         match self.settings.credentials() {
             Ok(now) if now != self.used => {
                 self.used = now;
-                true
+                Some(Cause::Credentials)
             }
-            _ => false,
+            _ => is_away.then_some(Cause::Away),
         }
     }
 }
@@ -80,16 +106,37 @@ mod tests {
         let (mut rotation, board) = (Rotation::new(&settings).unwrap(), Board::default());
         let later = |rotation: &mut Rotation| {
             rotation.looked = Instant::now().checked_sub(LOOK_EVERY).unwrap();
-            rotation.is_due(&board)
+            rotation.due(&board)
         };
-        assert!(!later(&mut rotation));
+        assert_eq!(later(&mut rotation), None);
         std::fs::write(file.path(), "new").unwrap();
-        assert!(!later(&mut rotation), "the broker accepts the client");
+        assert_eq!(later(&mut rotation), None, "the broker accepts the client");
         rejected(&board);
         std::fs::write(file.path(), "").unwrap();
-        assert!(!later(&mut rotation), "the file is being written");
+        assert_eq!(later(&mut rotation), None, "the file is being written");
         std::fs::write(file.path(), "new\n").unwrap();
-        assert!(later(&mut rotation));
-        assert!(!later(&mut rotation), "it is tried once");
+        assert_eq!(later(&mut rotation), Some(Cause::Credentials));
+        assert_eq!(later(&mut rotation), None, "it is tried once");
+    }
+
+    #[test]
+    fn a_client_that_reaches_no_broker_for_long_is_replaced_and_one_that_reaches_one_is_not() {
+        let settings = KafkaSettings { remake_after: Duration::ZERO, ..KafkaSettings::plaintext("127.0.0.1:1") };
+        let patient = KafkaSettings { remake_after: Duration::from_secs(60), ..settings.clone() };
+        let due = |settings: &KafkaSettings, board: &Board| {
+            let mut rotation = Rotation::new(settings).unwrap();
+            rotation.looked = Instant::now().checked_sub(LOOK_EVERY).unwrap();
+            rotation.due(board)
+        };
+        let board = Board::default();
+        assert_eq!(due(&patient, &board), None);
+        board.report(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        assert_eq!(due(&patient, &board), None, "not for long");
+        assert_eq!(due(&settings, &board), Some(Cause::Away));
+        board.connected();
+        assert_eq!(due(&patient, &board), None);
+        assert_eq!(board.away_for(), Duration::ZERO);
+        board.report(&KafkaError::Global(RDKafkaErrorCode::UnknownTopicOrPartition), "no such topic");
+        assert_eq!(board.away_for(), Duration::ZERO, "a broker said so");
     }
 }

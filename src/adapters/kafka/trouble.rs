@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -49,6 +50,8 @@ struct State {
     code: Option<RDKafkaErrorCode>,
     /// From the log: class and advice of what is told nowhere else.
     hint: Option<(&'static str, &'static str)>,
+    /// When the present client was first said to reach no broker, if it has reached none since.
+    away: Option<Instant>,
 }
 
 impl Board {
@@ -67,7 +70,14 @@ impl Board {
     pub fn renewed(&self) {
         self.rejected.store(false, Ordering::Relaxed);
         self.said.store(false, Ordering::Relaxed);
-        self.lock().hint = None;
+        let mut state = self.lock();
+        state.hint = None;
+        state.away = state.away.map(|_| Instant::now());
+    }
+
+    /// For how long the present client has been known to reach no broker.
+    pub fn away_for(&self) -> Duration {
+        self.lock().away.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// The broker has accepted the login: said once per client.
@@ -114,6 +124,9 @@ impl Board {
         let said = first_line(text);
         let detail = if said.is_empty() { format!("{error}: {advice}") } else { format!("{said}: {advice}") };
         state.trouble = Some((SourceTrouble { class, detail }, ends));
+        if ends == Ends::WhenConnected {
+            state.away.get_or_insert_with(Instant::now);
+        }
         state.code = code;
     }
 
@@ -165,7 +178,7 @@ impl Board {
     pub fn connected(&self) {
         self.accepted();
         let mut state = self.lock();
-        state.hint = None;
+        (state.hint, state.away) = (None, None);
         if matches!(state.trouble, Some((_, Ends::WhenConnected))) {
             state.trouble = None;
         }
