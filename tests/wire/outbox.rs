@@ -41,8 +41,8 @@ async fn a_relay_whose_user_may_not_write_says_so_before_there_is_anything_to_pu
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_leaves_in_the_middle_and_comes_back_after_a_while_costs_no_event_and_no_order() {
-    // Several times as long as the relay waits for an acknowledgement, and longer than a lease.
-    const AWAY: Duration = Duration::from_secs(12);
+    // Many times as long as the relay waits for an acknowledgement, and longer than leases, sessions and a transaction's patience.
+    const AWAY: Duration = Duration::from_secs(60);
     let settings = KafkaSettings::plaintext(&format!("127.0.0.1:{}", broker().leaving.port()));
     let (world, mut options) = world(settings).await;
     options.limits.batch = 20;
