@@ -44,7 +44,8 @@ make_cluster() {
 
 spawn_postgres() {
   local bin=$1 dir=$2 port=$3
-  local settings=(-c listen_addresses=127.0.0.1 -c port="$port" -c unix_socket_directories=
+  # A client that is stopped in the middle of its login holds up every DROP DATABASE until that login has timed out.
+  local settings=(-c listen_addresses=127.0.0.1 -c authentication_timeout=8s -c port="$port" -c unix_socket_directories=
     -c max_connections=200 -c max_locks_per_transaction=256 -c shared_buffers=128MB -c max_wal_size=1GB
     -c timezone=UTC -c log_timezone=UTC -c jit=off)
   if [ "${KYLO_TEST_FAST:-}" = 1 ]; then

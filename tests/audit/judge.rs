@@ -70,5 +70,5 @@ impl World {
 }
 
 pub fn lines(report: &Report) -> String {
-    report.findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    report.findings.iter().map(ToString::to_string).chain(report.incomplete.iter().cloned()).collect::<Vec<_>>().join("\n")
 }
