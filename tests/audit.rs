@@ -22,6 +22,8 @@ mod messages;
 mod moving;
 #[path = "e2e/offsets.rs"]
 mod offsets;
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "e2e/process.rs"]
 mod process;
 #[path = "audit/random.rs"]

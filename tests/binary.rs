@@ -16,6 +16,8 @@ mod health;
 mod messages;
 #[path = "e2e/offsets.rs"]
 mod offsets;
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "e2e/process.rs"]
 mod process;
 #[path = "e2e/sheets.rs"]

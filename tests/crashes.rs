@@ -27,6 +27,8 @@ mod ledger_of_inputs;
 mod messages;
 #[path = "e2e/offsets.rs"]
 mod offsets;
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "crashes_support/people.rs"]
 mod people;
 #[path = "e2e/process.rs"]

@@ -29,6 +29,8 @@ mod messages;
 mod offsets;
 #[path = "e2e/outages.rs"]
 mod outages;
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "e2e/people.rs"]
 mod people;
 #[path = "e2e/process.rs"]

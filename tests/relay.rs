@@ -11,6 +11,8 @@ mod databases;
 mod messages;
 #[path = "e2e/offsets.rs"]
 mod offsets;
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "e2e/process.rs"]
 mod process;
 mod relay_support;

@@ -22,6 +22,8 @@ mod messages;
 mod offsets;
 #[path = "scenarios/outages.rs"]
 mod outages;
+#[path = "support/patience.rs"]
+mod patience;
 #[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "e2e/process.rs"]
 mod process;

@@ -16,6 +16,8 @@ mod database;
 mod log;
 #[path = "wire/outbox.rs"]
 mod outbox;
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "wire/process.rs"]
 mod process;
 #[path = "wire/relay.rs"]

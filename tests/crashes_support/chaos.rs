@@ -22,6 +22,7 @@ use sqlx::AssertSqlSafe;
 use super::database::variable;
 use super::ledger_of_inputs::{Inputs, Row};
 use super::messages::minute;
+use super::patience::patiently;
 use super::people::{People, moving};
 use super::supervise::{signal, spawn};
 use super::worker::Process;
@@ -444,7 +445,7 @@ async fn ends(topic: &str, partitions: i32) -> BTreeMap<i32, i64> {
     let topic = topic.to_owned();
     let asked = move || {
         let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
-        let end = |partition| client.fetch_watermarks(&topic, partition, Duration::from_secs(10)).unwrap().1;
+        let end = |partition| patiently("the end of a partition", || client.fetch_watermarks(&topic, partition, Duration::from_secs(10))).1;
         (0..partitions).map(|partition| (partition, end(partition))).collect()
     };
     tokio::task::spawn_blocking(asked).await.unwrap()

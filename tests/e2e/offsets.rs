@@ -7,9 +7,10 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use super::world::brokers;
+use crate::patience::patiently;
 
 /// Committed positions by partition; partitions without one are left out.
 pub async fn committed(group: &str, topic: &str, partitions: Vec<i32>) -> BTreeMap<i32, i64> {
@@ -20,7 +21,10 @@ pub async fn committed(group: &str, topic: &str, partitions: Vec<i32>) -> BTreeM
         for partition in partitions {
             wanted.add_partition(&topic, partition);
         }
-        let answer = client.committed_offsets(wanted, Duration::from_secs(10)).unwrap();
+        let answer = patiently("committed offsets", || {
+            let answer = client.committed_offsets(wanted.clone(), Duration::from_secs(10))?;
+            answer.elements().iter().try_for_each(TopicPartitionListElem::error).map(|()| answer)
+        });
         let offset = |at: Offset| if let Offset::Offset(offset) = at { Some(offset) } else { None };
         answer.elements().iter().filter_map(|part| Some((part.partition(), offset(part.offset())?))).collect()
     };

@@ -23,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::database::{Database, variable};
+use crate::patience::patiently;
 
-pub const PATIENCE: Duration = Duration::from_secs(45);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 pub struct World {
     pub database: Database,
@@ -197,11 +198,11 @@ pub fn start(options: RelayOptions) -> Running {
 
 pub fn read_all(brokers: &str, topic: &str) -> Vec<Seen> {
     let client: BaseConsumer = rdkafka::config::ClientConfig::new().set("bootstrap.servers", brokers).set("group.id", "reads-only").create().unwrap();
-    let metadata = client.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
+    let metadata = patiently("metadata", || client.fetch_metadata(Some(topic), Duration::from_secs(10)));
     let mut list = TopicPartitionList::new();
     let mut left = 0;
     for partition in metadata.topics()[0].partitions() {
-        let (low, high) = client.fetch_watermarks(topic, partition.id(), Duration::from_secs(10)).unwrap();
+        let (low, high) = patiently("the end of a partition", || client.fetch_watermarks(topic, partition.id(), Duration::from_secs(10)));
         left += high - low;
         list.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
     }
@@ -209,8 +210,8 @@ pub fn read_all(brokers: &str, topic: &str) -> Vec<Seen> {
     let mut seen = Vec::new();
     let began = Instant::now();
     while left > 0 && began.elapsed() < PATIENCE {
-        let Some(message) = client.poll(Duration::from_millis(100)) else { continue };
-        let message = message.unwrap();
+        // librdkafka connects and asks again by itself; what does not come is missing at the end.
+        let Some(Ok(message)) = client.poll(Duration::from_millis(100)) else { continue };
         left -= 1;
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let headers = message.headers().map(|headers| {

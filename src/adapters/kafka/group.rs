@@ -1,7 +1,7 @@
-//! What a consumer group has committed, asked from outside: no group is joined, nothing is committed.
+//! What a consumer group has committed and how far a partition reaches, asked from outside: no group is joined, nothing is committed.
 //!
-//! Called by what measures lag and what audits. What must never happen here: an answer that leaves out a partition for which the broker gave an
-//! error, or a question without a bound.
+//! Called by what measures lag, what reads a topic and what audits. What must never happen here: an answer that leaves out a partition for which
+//! the broker gave an error, or a question without a bound.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -25,9 +25,22 @@ pub(super) fn committed<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &
     for partition in 0..partitions {
         list.add_partition(topic, partition);
     }
+    patiently(consumer, || consumer.committed_offsets(list.clone(), REQUEST).and_then(|answer| positions(&answer)))
+}
+
+/// The first offset and the one after the last of a partition. Blocks. Before anything is assigned: a poll between two questions would take a record.
+///
+/// # Errors
+/// The broker does not answer for [`PATIENCE`], or refuses.
+pub(super) fn watermarks<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
+    patiently(consumer, || consumer.fetch_watermarks(topic, partition, REQUEST))
+}
+
+/// Asks again while the broker is only not ready yet.
+fn patiently<C: ConsumerContext, T>(consumer: &BaseConsumer<C>, mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
     let began = Instant::now();
     loop {
-        match consumer.committed_offsets(list.clone(), REQUEST).and_then(|answer| positions(&answer)) {
+        match ask() {
             // Nothing is assigned: a pause in which librdkafka tells its log what is wrong.
             Err(error) if passes(&error) && began.elapsed() < PATIENCE => drop(consumer.poll(PAUSE)),
             answer => return answer,
@@ -57,6 +70,8 @@ fn passes(error: &KafkaError) -> bool {
                 | Code::NotCoordinator
                 | Code::WaitingForCoordinator
                 | Code::UnstableOffsetCommit
+                | Code::LeaderNotAvailable
+                | Code::NotLeaderForPartition
                 | Code::RequestTimedOut
                 | Code::OperationTimedOut
                 | Code::BrokerTransportFailure

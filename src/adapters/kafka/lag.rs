@@ -2,17 +2,12 @@
 //!
 //! What must never happen here: joining the group (that would move partitions), or a question without a bound.
 
-use std::time::Duration;
-
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 
 use super::admin::{AdminError, partitions};
 use super::client::KafkaSettings;
-use super::group::committed;
-
-/// For each question to the broker.
-const REQUEST: Duration = Duration::from_secs(5);
+use super::group::{committed, watermarks};
 
 /// A partition of a group's topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +37,7 @@ fn ask(consumer: &BaseConsumer, topic: &str, count: i32) -> Result<Vec<Partition
     let committed = committed(consumer, topic, count)?;
     let mut lags = Vec::new();
     for partition in 0..count {
-        let (low, high) = consumer.fetch_watermarks(topic, partition, REQUEST)?;
+        let (low, high) = watermarks(consumer, topic, partition)?;
         let from = committed.get(&partition).map_or(low, |offset| low.max(*offset));
         lags.push(PartitionLag { partition, behind: (high - from).max(0) });
     }

@@ -13,6 +13,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::admin;
 use super::client::KafkaSettings;
+use super::group::watermarks;
 use super::poll;
 use crate::flow::work::Record;
 
@@ -131,7 +132,7 @@ type Opened = (BaseConsumer, BTreeMap<i32, i64>, BTreeMap<i32, i64>);
 fn open(client: BaseConsumer, topic: &str, partitions: i32, begin: Begin) -> Result<Opened, KafkaError> {
     let (mut begins, mut ends) = (BTreeMap::new(), BTreeMap::new());
     for partition in 0..partitions {
-        let (low, high) = client.fetch_watermarks(topic, partition, REQUEST)?;
+        let (low, high) = watermarks(&client, topic, partition)?;
         ends.insert(partition, high);
         begins.insert(partition, if begin == Begin::End { high } else { low });
     }

@@ -17,8 +17,6 @@ use super::client::KafkaSettings;
 use super::group;
 use super::trouble::Board;
 
-/// For each question to the broker.
-const REQUEST: Duration = Duration::from_secs(10);
 /// Without a single message for this long, the read has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -76,7 +74,7 @@ where
 fn read_all<T>(consumer: &Client, topic: &str, count: i32, each: impl Fn(&StoredRecord<'_>) -> T) -> Result<Result<Snapshot<T>, String>, KafkaError> {
     let mut extent = BTreeMap::new();
     for partition in 0..count {
-        extent.insert(partition, consumer.fetch_watermarks(topic, partition, REQUEST)?);
+        extent.insert(partition, group::watermarks(consumer, topic, partition)?);
     }
     // Partitions that are not read to their end yet.
     let mut left: BTreeMap<i32, i64> =
