@@ -203,6 +203,11 @@ impl Typed {
         [&self.target_sheet, &self.target_header, &self.match_notes].into_iter().map(String::as_str).filter(|text| !text.is_empty())
     }
 
+    /// The post that read it may have taken cells with it; the next post that reads the tab settles that. The names of these fields stand in SQL, too.
+    pub fn is_marked(&self) -> bool {
+        self.at_risk || self.copies.is_some()
+    }
+
     /// The same cells with Approved FALSE.
     #[must_use]
     pub fn unapproved(&self) -> Self {

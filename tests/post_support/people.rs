@@ -1,19 +1,17 @@
-//! What people do in the tabs, before a post and in the middle of one.
+//! What people do in the tabs before a post; what they do in the middle of one is in `between.rs`.
 
 use kylo::domain::ids::TxnUid;
 use kylo::domain::sheet::Value;
 use kylo::domain::tab::{Approval, approval};
 use kylo::flow::post::PendingRead;
 
-use crate::post_support::book::Book;
-use crate::post_support::gateway::Fault;
 use crate::post_support::world::{SHEET, World};
 
 fn text(text: &str) -> Value {
     Value::Text(text.to_owned())
 }
 
-async fn world_of_three() -> World {
+pub async fn world_of_three() -> World {
     let world = World::new(&["710"]).await;
     for (id, description, cents) in [("t1", "STARBUCKS", -1234), ("t2", "WALMART", 4567), ("t3", "UBER", -100)] {
         world.add("710", id, description, cents).await;
@@ -345,175 +343,4 @@ async fn in_the_active_tab_unknown_rows_copies_and_edits_go_and_blank_rows_stay(
     assert_eq!(tab.texts("Source"), ["STARBUCKS", "UBER"]);
     assert_eq!(tab.texts("Target_Header"), ["COFFEE", "TRAVEL"]);
     assert_eq!(tab.row_of("STARBUCKS"), 2, "the blank row is left alone");
-}
-
-/// Runs a post in which people edit just before the batch arrives: a removal, an append and a put-back are on the way.
-async fn edited_between(edit: impl FnOnce(&mut Book) + Send + 'static) -> World {
-    let world = world_of_three().await;
-    world.edit("710", |tab| {
-        tab.type_in("STARBUCKS", "Target_Sheet", "KEEP1");
-        tab.type_in("UBER", "Target_Header", "KEEP2");
-        let row = tab.row_of("UBER");
-        tab.set(row, "Amount", Value::Number(77.0));
-    });
-    world.resolve("710", "WALMART").await;
-    world.add("710", "t4", "AMAZON", 5).await;
-    world.service.fault(Fault::PeopleFirst(Box::new(edit)));
-    world
-}
-
-async fn assert_healed(world: &World) {
-    world.assert_equal("710").await;
-    let tab = world.pending("710");
-    assert_eq!(tab.text(tab.row_of("STARBUCKS"), "Target_Sheet"), "KEEP1");
-    assert_eq!(tab.text(tab.row_of("UBER"), "Target_Header"), "KEEP2");
-}
-
-#[tokio::test]
-async fn a_row_inserted_between_our_read_and_our_write_costs_nothing_that_was_typed() {
-    let world = edited_between(|book| book.grid_mut("710 Pending").insert(1, 1, true).unwrap()).await;
-    let round = world.post().await;
-    assert_eq!(round.damaged, 1, "{round:?}");
-    assert_healed(&world).await;
-}
-
-#[tokio::test]
-async fn a_row_deleted_between_our_read_and_our_write_costs_nothing_that_was_typed() {
-    let world = edited_between(|book| book.grid_mut("710 Pending").delete(1, 1).unwrap()).await;
-    world.post().await;
-    assert_healed(&world).await;
-}
-
-#[tokio::test]
-async fn rows_sorted_between_our_read_and_our_write_cost_nothing_that_was_typed() {
-    let world = edited_between(|book| book.grid_mut("710 Pending").sort("Source", 0)).await;
-    world.post().await;
-    assert_healed(&world).await;
-}
-
-#[tokio::test]
-async fn a_tick_that_is_lost_because_rows_moved_under_our_write_is_answered() {
-    for delete in [true, false] {
-        let world = world_of_three().await;
-        world.edit("710", |tab| {
-            tab.approve("WALMART", "OPEX", "FOOD");
-            tab.approve("UBER", "OPEX", "TRAVEL");
-            let row = tab.row_of("WALMART");
-            tab.set(row, "Amount", Value::Number(77.0));
-        });
-        if delete {
-            world.resolve("710", "STARBUCKS").await;
-        } else {
-            world.add("710", "t4", "AMAZON", 5).await;
-        }
-        // What is meant for WALMART in row 2 falls on UBER; so does the removal of row 1 in the other case.
-        world.service.fault(Fault::PeopleFirst(Box::new(|book| {
-            let tab = book.grid_mut("710 Pending");
-            tab.delete(1, 1).unwrap();
-        })));
-        world.assert_equal("710").await;
-        let tab = world.pending("710");
-        let row = tab.row_of("UBER");
-        assert_eq!((tab.text(row, "Approved"), tab.text(row, "Target_Header")), ("FALSE".into(), "TRAVEL".into()));
-        assert!(tab.text(row, "Status").starts_with("changed:"), "{delete}: {}", tab.text(row, "Status"));
-        assert_eq!(tab.text(tab.row_of("WALMART"), "Target_Header"), "FOOD");
-    }
-}
-
-#[tokio::test]
-async fn a_tab_renamed_between_our_read_and_our_write_is_found_again() {
-    let world = edited_between(|book| book.grid_mut("710 Pending").title = "Neu".to_owned()).await;
-    world.settle().await;
-    let tab = world.book().grid("Neu").clone();
-    assert_eq!(tab.texts("Source"), ["STARBUCKS", "UBER", "AMAZON"]);
-}
-
-#[tokio::test]
-async fn a_tab_deleted_between_our_read_and_our_write_is_made_again_with_what_was_typed() {
-    let world = edited_between(|book| book.grids.retain(|grid| grid.title != "710 Pending")).await;
-    assert!(world.post().await.refused > 0);
-    assert_healed(&world).await;
-}
-
-#[tokio::test]
-async fn the_control_tab_deleted_by_a_person_is_made_again() {
-    let world = edited_between(|book| book.grids.retain(|grid| grid.title != "_kylo")).await;
-    world.post().await;
-    assert!(world.book().grid("_kylo").hidden);
-    assert_healed(&world).await;
-}
-
-#[tokio::test]
-async fn what_promote_has_read_is_not_lost_when_the_row_is_deleted_before_the_next_post() {
-    let world = world_of_three().await;
-    world.edit("710", |tab| tab.type_in("WALMART", "Target_Sheet", "SEEN BY PROMOTE"));
-    assert!(matches!(world.poster().read_pending(&world.route("710").await).await.unwrap(), PendingRead::Tab(_)));
-    world.edit("710", |tab| {
-        let row = tab.row_of("WALMART");
-        tab.delete(row, 1).unwrap();
-    });
-    world.add("710", "t4", "AMAZON", 5).await;
-    world.settle().await;
-    let tab = world.pending("710");
-    assert_eq!(tab.text(tab.row_of("WALMART"), "Target_Sheet"), "SEEN BY PROMOTE");
-}
-
-#[tokio::test]
-async fn an_edited_machine_cell_is_answered_also_after_a_post_that_was_found_to_have_landed() {
-    let world = World::new(&["710"]).await;
-    world.add("710", "a", "A", 1).await;
-    world.settle().await;
-    world.add("710", "b", "B", 2).await;
-    world.service.fault(crate::post_support::gateway::Fault::AppliedAnswerLost);
-    world.post().await;
-    world.edit("710", |tab| tab.set(1, "Source", Value::Text("EDITED".to_owned())));
-    world.settle().await;
-    let tab = world.pending("710");
-    assert_eq!(tab.texts("Source"), ["A", "B"]);
-    assert!(tab.text(1, "Status").starts_with("changed: Source was edited"), "{}", tab.text(1, "Status"));
-}
-
-#[tokio::test]
-async fn a_tick_set_while_a_correction_was_on_its_way_is_taken_back_and_the_next_one_counts() {
-    let world = world_of_three().await;
-    world.settle().await;
-    world.add("710", "t2", "WALMART SUPERCENTER", 4567).await;
-    world.service.fault(Fault::PeopleFirst(Box::new(|book| book.grid_mut("710 Pending").approve("WALMART", "OPEX", "FOOD"))));
-    world.settle().await;
-    let tab = world.pending("710");
-    let row = tab.row_of("WALMART SUPERCENTER");
-    assert_eq!((tab.text(row, "Approved"), tab.text(row, "Target_Header")), ("FALSE".into(), "FOOD".into()));
-    assert!(tab.text(row, "Status").starts_with("changed: the bank's data changed"), "{}", tab.text(row, "Status"));
-    world.edit("710", |tab| tab.approve("WALMART SUPERCENTER", "OPEX", "FOOD"));
-    world.add("710", "t4", "EBAY", 1).await;
-    world.settle().await;
-    let tab = world.pending("710");
-    let row = tab.row_of("WALMART SUPERCENTER");
-    assert_eq!((tab.text(row, "Approved"), tab.text(row, "Status")), ("TRUE".into(), String::new()));
-    world.assert_equal("710").await;
-}
-
-#[tokio::test]
-async fn a_tick_that_fell_to_an_approved_false_meant_for_another_row_is_answered() {
-    let world = world_of_three().await;
-    world.settle().await;
-    world.edit("710", |tab| {
-        tab.approve("WALMART", "OPEX", "FOOD");
-        tab.approve("UBER", "OPEX", "TRAVEL");
-        tab.type_in("UBER", "Source", "EDITED");
-    });
-    world.add("710", "t4", "EBAY", 1).await;
-    world.service.fault(Fault::PeopleFirst(Box::new(|book| {
-        let tab = book.grid_mut("710 Pending");
-        let (walmart, uber) = (tab.row_of("WALMART"), tab.row_of("EDITED"));
-        tab.rows.swap(walmart, uber);
-    })));
-    world.settle().await;
-    let tab = world.pending("710");
-    for source in ["WALMART", "UBER"] {
-        let row = tab.row_of(source);
-        assert_eq!(tab.text(row, "Approved"), "FALSE", "{source}");
-        assert!(tab.text(row, "Status").starts_with("changed:"), "{source}: {}", tab.text(row, "Status"));
-    }
-    world.assert_equal("710").await;
 }

@@ -99,7 +99,10 @@ impl Both {
     }
 
     fn cells(&self) -> TypedCells {
-        let row = |_| (self.uid(), Typed { target_sheet: format!("typed {}", self.dice.below(4)), ..Typed::default() });
+        let row = |_| {
+            let copies = self.dice.one_in(6).then(Vec::new);
+            (self.uid(), Typed { target_sheet: format!("typed {}", self.dice.below(4)), at_risk: self.dice.one_in(4), copies, ..Typed::default() })
+        };
         (0..self.dice.below(3)).map(row).collect()
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use kylo::domain::plan::TypedCells;
-use kylo::domain::tab::Role;
+use kylo::domain::tab::{Role, Typed};
 use kylo::flow::post::Shown;
 use kylo::store::control::intents::{IntentTab, NewIntent, OpenIntent, TypedByCompany};
 use kylo::store::control::posts::Landed;
@@ -165,11 +165,12 @@ impl Tables {
         if self.is_configured(&row) {
             self.bind(&row)?;
             if let Some(typed) = landed.typed.and_then(|typed| typed.get(&tab.company)).filter(|_| tab.role == Role::Pending) {
-                let mut typed = typed.clone();
+                let mut known = typed.clone();
                 if landed.stay_due && !self.old_typed {
-                    typed.extend(self.typed(&tab.company));
+                    known.extend(self.typed(&tab.company));
+                    known.extend(typed.iter().filter(|(_, typed)| typed.is_marked()).map(|(uid, typed)| (*uid, typed.clone())));
                 }
-                self.set_typed(&tab.company, tab.role.as_str(), &typed);
+                self.set_typed(&tab.company, tab.role.as_str(), &known);
             }
         }
         if tab.row_count > 0 {
@@ -216,7 +217,7 @@ impl Tables {
     }
 
     pub fn bind_equal(&mut self, spreadsheet: &str, holder: Uuid, shown: &[Shown<'_>], now: DateTime<Utc>) -> Answered<bool> {
-        if shown.iter().any(|shown| self.is_taken(&shown.tab)) && self.renew(spreadsheet, holder, now) {
+        if shown.iter().any(|shown| self.is_taken(&shown.tab)) {
             return Err(taken());
         }
         if !self.renew(spreadsheet, holder, now) {
@@ -241,7 +242,11 @@ impl Tables {
     pub fn add_typed(&mut self, company: &str, sheet_id: i32, typed: &TypedCells) {
         let key = (company.to_owned(), Role::Pending.as_str().to_owned());
         if let Some(tab) = self.tabs.get_mut(&key).filter(|tab| tab.row.sheet_id == sheet_id) {
-            tab.typed.extend(typed.clone());
+            for (uid, typed) in typed {
+                if !tab.typed.get(uid).is_some_and(Typed::is_marked) {
+                    tab.typed.insert(*uid, typed.clone());
+                }
+            }
             self.ever_typed.extend(typed.iter().flat_map(|(uid, typed)| texts(typed).map(|text| (*uid, text))));
         }
     }

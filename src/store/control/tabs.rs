@@ -165,19 +165,28 @@ pub async fn set_typed(connection: &mut PgConnection, company: &str, role: &str,
     Ok(())
 }
 
-/// Adds what was typed when a post was planned whose landing nobody saw: what has been read since then counts.
+/// Adds what was typed when a post was planned whose landing nobody saw. What has been read since then counts, but for cells that the post may have
+/// taken with it ([`crate::domain::tab::Typed::is_marked`]): what a read shows in their place says nothing of them.
 ///
 /// # Errors
 /// The database's.
 pub async fn fill_typed(connection: &mut PgConnection, company: &str, role: &str, typed: &TypedCells) -> Result<(), sqlx::Error> {
     let typed = serde_json::to_value(typed).unwrap_or(Json::Null);
-    sqlx::query!("UPDATE control.sheet_tabs SET typed = $3 || typed, updated_at = now() WHERE company_id = $1 AND role = $2", company, role, typed)
-        .execute(connection)
-        .await?;
+    sqlx::query!(
+        "UPDATE control.sheet_tabs SET updated_at = now(), typed = $3 || typed || (
+             SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each($3) WHERE value ?| ARRAY['at_risk', 'copies'])
+         WHERE company_id = $1 AND role = $2",
+        company,
+        role,
+        typed
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
-/// Adds what a read beside the posts (promote's) showed, row by row.
+/// Adds what a read beside the posts (promote's) showed, row by row. Marked cells stay: only the post that reads the tab next settles what became
+/// of them.
 ///
 /// # Errors
 /// The database's.
@@ -185,7 +194,10 @@ pub async fn add_typed(pool: &PgPool, company: &str, role: &str, sheet_id: i32, 
     within(PATIENCE, async {
         let typed = serde_json::to_value(typed).unwrap_or(Json::Null);
         sqlx::query!(
-            "UPDATE control.sheet_tabs SET typed = typed || $4, updated_at = now() WHERE company_id = $1 AND role = $2 AND sheet_id = $3",
+            "UPDATE control.sheet_tabs SET updated_at = now(), typed = typed || (
+                 SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each($4)
+                 WHERE NOT coalesce(typed -> key ?| ARRAY['at_risk', 'copies'], FALSE))
+             WHERE company_id = $1 AND role = $2 AND sheet_id = $3",
             company,
             role,
             sheet_id,
