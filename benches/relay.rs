@@ -9,6 +9,7 @@ mod support;
 use std::io::Write;
 
 use anyhow::Result;
+use kylo::flow::relay::Limits;
 use support::{ROWS, World, median, p99};
 
 const ROUNDS: usize = 3;
@@ -23,7 +24,7 @@ async fn main() -> Result<()> {
 }
 
 async fn run(world: &World, out: &mut impl Write) -> Result<()> {
-    writeln!(out, "{ROWS} events a case and round, 1,000 a claim, 40 keys, 8 partitions")?;
+    writeln!(out, "{ROWS} events a case and round, {} a claim, 40 keys, 8 partitions", Limits::default().batch)?;
     let (mut drain, mut claim, mut produce) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         drain.push(world.drain_speed().await?);

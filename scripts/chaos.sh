@@ -55,6 +55,6 @@ load_env
 export PG_DSN_RW KAFKA_BROKERS
 unset KYLO_TEST_FAST
 say "chaos: seed $SEED, $MINUTES minutes"
-CHAOS_SEED=$SEED CHAOS_KILLS=$KILLS CHAOS_SECONDS=$((MINUTES * 60)) CHAOS_SERVICES=1 SQLX_OFFLINE=true \
+CHAOS_SEED=$SEED CHAOS_LEAST_KILLS=0 CHAOS_KILLS=$KILLS CHAOS_SECONDS=$((MINUTES * 60)) CHAOS_SERVICES=1 SQLX_OFFLINE=true \
   cargo test --locked --features faults --test crashes -- --nocapture --exact \
   chaos::r1_r3_r5_chaos_of_a_seed_is_over_with_nothing_lost_doubled_misrouted_or_reordered

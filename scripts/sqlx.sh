@@ -83,9 +83,11 @@ found="$LOCAL/sqlx.new"
 rm -rf "$found"
 mkdir -p "$found"
 find src tests benches fake-sheets/src -name '*.rs' -exec touch {} + 2>/dev/null || true
-SQLX_OFFLINE_DIR="$found" SQLX_OFFLINE=false DATABASE_URL="$url" \
-  cargo check --locked --workspace --all-targets --all-features >&2 ||
-  die 'the sources do not compile against the schema in ddl/'
+# The check compiles as the lints do: whoever runs both waits for one of them.
+compile=(cargo check --locked --workspace --all-targets --all-features)
+[ "$mode" = prepare ] || compile=(cargo clippy --locked --workspace --all-targets --all-features -- -D warnings)
+SQLX_OFFLINE_DIR="$found" SQLX_OFFLINE=false DATABASE_URL="$url" "${compile[@]}" >&2 ||
+  die 'the sources do not compile, or not without a warning, against the schema in ddl/'
 mkdir -p .sqlx
 n=$(find "$found" -name 'query-*.json' | wc -l)
 if [ "$mode" = prepare ]; then

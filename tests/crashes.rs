@@ -1,8 +1,7 @@
 //! The crash matrix: the built binary, a real broker, a real PostgreSQL and the emulated Sheets service; the worker aborts at every crash point
 //! of the flow, again and again and once more, is started again, and in the end everything is as if nothing had happened.
 //!
-//! Runs over [`AT_EVERY_RUN`], or over all of `CrashPoint::of_workers` with `CRASH_POINTS=all`, before a release; a point that is never reached fails.
-//! In process every point is met at each run: tests/stale.rs. The random sibling of the matrix is `crashes_support/chaos.rs`; workers that freeze instead of dying are `crashes_support/frozen.rs`.
+//! Runs over all of `CrashPoint::of_workers`; a point that is never reached fails. In process: tests/stale.rs. The random sibling of the matrix is `crashes_support/chaos.rs`; workers that freeze instead of dying are `crashes_support/frozen.rs`.
 //! Needs `PG_DSN_RW` and `KAFKA_BROKERS` as tests/e2e.rs does.
 
 #![cfg(feature = "faults")]
@@ -55,17 +54,9 @@ use judge::State;
 use supervise::Supervisor;
 
 /// Stories that are told at the same time: most of their time they wait for the broker to miss a dead worker.
-const AT_ONCE: usize = 4;
-/// All points would take minutes: at least one of every part of the flow, and the two that nothing else meets.
-const AT_EVERY_RUN: [CrashPoint; 7] = [
-    CrashPoint::RowLettersWritten,
-    CrashPoint::OffsetStoring,
-    CrashPoint::OffsetStored,
-    CrashPoint::DrainApplied,
-    CrashPoint::PromoteRecorded,
-    CrashPoint::PostAnswered,
-    CrashPoint::EpochChanging,
-];
+const AT_ONCE: usize = 6;
+/// Held by whoever would not leave the machine to others: the soak, and workers that freeze, whose successors have their own clocks.
+static MACHINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 /// A worker that is started again after a crash in the first round of the story crashes there again this often at most.
 const AGAIN: usize = 2;
 
@@ -93,14 +84,10 @@ async fn told(point: Option<CrashPoint>) -> State {
     state
 }
 
-/// The points of this run. `CRASH_POINTS=all`, or names separated by commas, for whoever wants others.
+/// All points, or those that `CRASH_POINTS` names, separated by commas, for whoever looks for what is wrong at one.
 fn points() -> Vec<CrashPoint> {
     let wanted = database::variable("CRASH_POINTS").unwrap_or_default();
-    let is_wanted = |point: &CrashPoint| match wanted.as_str() {
-        "" => AT_EVERY_RUN.contains(point),
-        "all" => true,
-        names => names.split(',').any(|name| name == point.as_str()),
-    };
+    let is_wanted = |point: &CrashPoint| wanted.is_empty() || wanted.split(',').any(|name| name == point.as_str());
     let points: Vec<CrashPoint> = CrashPoint::of_workers().filter(is_wanted).collect();
     assert!(!points.is_empty(), "CRASH_POINTS={wanted} names no crash point");
     points

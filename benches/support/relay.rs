@@ -179,15 +179,16 @@ impl World {
         Ok(speed)
     }
 
-    /// The rows alone: taken in order and deleted, 1,000 in a statement.
+    /// The rows alone: taken in order and deleted, as many in a statement as the relay claims.
     pub async fn claim_and_delete_speed(&self) -> Result<f64> {
         self.fill(ROWS).await?;
         let began = Instant::now();
         loop {
             let rows = sqlx::query(
-                "DELETE FROM control.outbox_events WHERE seq IN (SELECT seq FROM control.outbox_events WHERE published_at IS NULL ORDER BY seq LIMIT 1000)
+                "DELETE FROM control.outbox_events WHERE seq IN (SELECT seq FROM control.outbox_events WHERE published_at IS NULL ORDER BY seq LIMIT $1)
                  RETURNING seq, event_id::text, event_type, company_id, payload::text",
             )
+            .bind(i64::from(Limits::default().batch))
             .fetch_all(&self.control)
             .await?;
             if rows.is_empty() {

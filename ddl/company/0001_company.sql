@@ -191,7 +191,7 @@ CREATE INDEX IF NOT EXISTS matched_txns_queued_idx ON matched_txns (company_id, 
 -- events are kept as long as the topics keep the messages.
 CREATE TABLE IF NOT EXISTS outbox_events (
     seq           BIGINT GENERATED ALWAYS AS IDENTITY CONSTRAINT outbox_events_pkey PRIMARY KEY,
-    event_id      UUID        NOT NULL DEFAULT gen_random_uuid() CONSTRAINT outbox_events_event_id_key UNIQUE,
+    event_id      UUID        NOT NULL DEFAULT gen_random_uuid(), -- random: an index that says so would cost as much as the row
     event_type    TEXT        NOT NULL,
     company_id    VARCHAR(50) NOT NULL,
     payload       JSONB       NOT NULL,

@@ -103,7 +103,7 @@ pub const KYLO_RELAY_POLL_SECONDS: Var = Var {
 };
 pub const KYLO_RELAY_BATCH_SIZE: Var = Var {
     aliases: &["RELAY_BATCH_SIZE", "OUTBOX_BATCH_SIZE"],
-    ..plain("KYLO_RELAY_BATCH_SIZE", "relay-batch-size", Some("1000"), "events that the relay takes from an outbox at a time")
+    ..plain("KYLO_RELAY_BATCH_SIZE", "relay-batch-size", Some("5000"), "events that the relay takes from an outbox at a time")
 };
 pub const KYLO_RELAY_MAX_RETRIES: Var = Var {
     aliases: &["RELAY_MAX_RETRIES", "OUTBOX_MAX_RETRIES"],

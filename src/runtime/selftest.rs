@@ -74,13 +74,13 @@ impl Test<'_> {
         let topic = self.settings.kafka.topic_events.clone();
         let reader = self.step("events_topic", "can be read", reader(self.settings, &topic)).await?;
         let added = async { relay::add_selftest(self.control, SELFTEST_COMPANY).await.map_err(|error| anyhow::anyhow!(describe(&error))) };
-        let event_id = self.step("outbox", "an event is written to control.outbox_events", added).await?;
+        let (seq, event_id) = self.step("outbox", "an event is written to control.outbox_events", added).await?;
         let id = event_id.to_string();
         let advice = format!("no event came on {topic}: is a relay running (`kylo status`), and is KYLO_RELAY not 0?");
         let seen = seen(&reader, self.patience, &advice, |record| record.headers.get("event_id") == Some(&id));
         self.step("event_published", "the event is on the topic", seen).await?;
         let (control, patience) = (self.control.clone(), self.patience);
-        let marked = until(patience, "the event is on the topic, and its row is not marked", async || relay::is_marked(&control, event_id).await);
+        let marked = until(patience, "the event is on the topic, and its row is not marked", async || relay::is_marked(&control, seq).await);
         self.step("event_marked", "its row is marked", marked).await
     }
 

@@ -109,5 +109,6 @@ async fn nothing_changes_when_it_goes_on(stage: Stage) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r3_a_worker_that_was_stopped_beyond_its_session_changes_nothing_when_it_goes_on() {
+    let _alone = crate::MACHINE.lock().await;
     futures::future::join_all([Stage::Ingest, Stage::Call, Stage::CallThenPruning].map(nothing_changes_when_it_goes_on)).await;
 }

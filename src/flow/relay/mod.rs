@@ -128,7 +128,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             poll: Duration::from_secs(2),
-            batch: 1_000,
+            batch: 5_000,
             max_retries: 3,
             retry_after: Duration::from_secs(1),
             most_given_up: 1_000,

@@ -252,30 +252,28 @@ pub async fn give_up(pool: &PgPool, row: &RefusedRow, letter: &EventLetter) -> R
     within(PATIENCE, written).await
 }
 
-/// Adds an event that says nothing but that it is there, for `kylo selftest`. Gives its id.
+/// Adds an event that says nothing but that it is there, for `kylo selftest`. Gives its seq and its event_id.
 ///
 /// # Errors
 /// The control database's.
-pub async fn add_selftest(pool: &PgPool, company: &str) -> Result<Uuid, sqlx::Error> {
-    let added = sqlx::query_scalar!(
+pub async fn add_selftest(pool: &PgPool, company: &str) -> Result<(i64, Uuid), sqlx::Error> {
+    let added = sqlx::query!(
         "INSERT INTO control.outbox_events (event_type, company_id, payload)
-         VALUES ('selftest', $1, jsonb_build_object('event_type', 'selftest', 'version', 1, 'company_id', $1::text)) RETURNING event_id",
+         VALUES ('selftest', $1, jsonb_build_object('event_type', 'selftest', 'version', 1, 'company_id', $1::text)) RETURNING seq, event_id",
         company
     )
     .fetch_one(pool);
-    within(PATIENCE, added).await
+    within(PATIENCE, added).await.map(|row| (row.seq, row.event_id))
 }
 
 /// Whether an event of the control database is marked as published.
 ///
 /// # Errors
 /// The control database's.
-pub async fn is_marked(pool: &PgPool, event_id: Uuid) -> Result<bool, sqlx::Error> {
-    let asked = sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM control.outbox_events WHERE event_id = $1 AND published_at IS NOT NULL) AS "marked!""#,
-        event_id
-    )
-    .fetch_one(pool);
+pub async fn is_marked(pool: &PgPool, seq: i64) -> Result<bool, sqlx::Error> {
+    let asked =
+        sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM control.outbox_events WHERE seq = $1 AND published_at IS NOT NULL) AS "marked!""#, seq)
+            .fetch_one(pool);
     within(PATIENCE, asked).await
 }
 

@@ -159,22 +159,29 @@ fn pending(marker: &Marker) -> String {
     }
 }
 
+/// The statements that mark rows as published and as given up.
+///
+/// Marking does not wait for the disk: a mark that a crash of the server takes back is made again after the row was published again, with the same
+/// event_id, which is what a crash a moment earlier leaves, too.
 fn marks(marker: &Marker, table: &str, ids: &str) -> (String, Option<String>) {
+    const SOON: &str = "WITH kylo_soon AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', TRUE) AS kylo_set)";
+    const AND_SOON: &str = "kylo_soon.kylo_set IS NOT NULL";
     match marker {
         Marker::NullTimestamp { column } => {
             let column = quoted(column);
-            (format!("UPDATE {table} SET {column} = now() WHERE {ids} AND {column} IS NULL"), None)
+            (format!("{SOON} UPDATE {table} SET {column} = now() FROM kylo_soon WHERE {ids} AND {column} IS NULL AND {AND_SOON}"), None)
         }
         Marker::Boolean { column } => {
             let column = quoted(column);
-            (format!("UPDATE {table} SET {column} = TRUE WHERE {ids} AND {column} IS NOT TRUE"), None)
+            (format!("{SOON} UPDATE {table} SET {column} = TRUE FROM kylo_soon WHERE {ids} AND {column} IS NOT TRUE AND {AND_SOON}"), None)
         }
         Marker::Status { column, sent, failed, .. } => {
             let column = quoted(column);
             let set = |word: &str| format!("UPDATE {table} SET {column} = {} WHERE {ids}", literal(word));
-            (set(sent), failed.as_deref().map(set))
+            let sent = format!("{SOON} UPDATE {table} SET {column} = {} FROM kylo_soon WHERE {ids} AND {AND_SOON}", literal(sent));
+            (sent, failed.as_deref().map(set))
         }
-        Marker::Delete => (format!("DELETE FROM {table} WHERE {ids}"), None),
+        Marker::Delete => (format!("{SOON} DELETE FROM {table} USING kylo_soon WHERE {ids} AND {AND_SOON}"), None),
         Marker::Detect { .. } => (format!("DELETE FROM {table} WHERE {ids} AND FALSE"), None),
     }
 }
