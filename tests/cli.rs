@@ -184,7 +184,7 @@ async fn company_check_tells_a_company_that_answers_from_one_that_does_not() {
 }
 
 #[tokio::test]
-async fn company_remove_forgets_its_tabs_and_troubles_and_nobody_elses() {
+async fn company_remove_forgets_its_tabs_troubles_and_outbox_and_nobody_elses() {
     let control = Control::migrated().await;
     for (id, schema) in [("710", "app_710"), ("711", "app_711")] {
         control.set(id, schema, "s", &format!("{id} P"), &format!("{id} A")).exits(0);
@@ -197,7 +197,13 @@ async fn company_remove_forgets_its_tabs_and_troubles_and_nobody_elses() {
              INSERT INTO control.company_trouble (company_id, work, state, reason) VALUES ('710', 'ingest', 'parked', 'x'), ('711', 'ingest', 'parked', 'x')",
         )
         .await;
+    let database = kylo::store::outbox::database_name(&control.database.dsn).unwrap();
+    let states = "INSERT INTO control.relay_state (source, schema_name, table_name)
+                  SELECT $1 || '/' || name || '.outbox_events', name, 'outbox_events' FROM UNNEST(ARRAY['control', 'app_710', 'app_711']) name";
+    sqlx::query(states).bind(&database).execute(&control.database.pool).await.unwrap();
     control.kylo(&["company", "remove", "710"]).exits(0);
+    let outboxes: String = control.database.scalar("SELECT string_agg(schema_name, ',' ORDER BY schema_name) FROM control.relay_state").await;
+    assert_eq!(outboxes, "app_711,control");
     let left =
         "SELECT string_agg(company_id, ',') FROM (SELECT company_id FROM control.company_config UNION ALL SELECT company_id FROM control.sheet_tabs
                 UNION ALL SELECT company_id FROM control.company_trouble) every";

@@ -171,11 +171,17 @@ impl Report {
         if json {
             return output::json(self);
         }
-        let rows: Vec<_> = self.ranges.iter().map(|range| [range.name.clone(), range.first.to_string(), range.last.to_string()]).collect();
+        let mut ranges: Vec<&Range> = self.ranges.iter().filter(|range| range.first < range.last).collect();
+        // Partitions are numbers.
+        ranges.sort_by_key(|range| (range.name.parse::<u32>().unwrap_or(u32::MAX), &range.name));
+        let rows: Vec<_> = ranges.iter().map(|range| [range.name.clone(), range.first.to_string(), range.last.to_string()]).collect();
         output::table(["FROM", "FIRST", "LAST"], &rows)?;
-        let what = if self.from == From::Events { "events" } else { "records to look through" };
-        let amount = format!("{} {what}, {} bytes as stored, about {} s, to topic {}", self.total, self.bytes, self.estimated_seconds, self.to);
-        output::line(&amount)?;
+        // How large the records of a topic are is known when they are read.
+        let what = match self.from {
+            From::Events => format!("{} events, {} bytes as stored", self.total, self.bytes),
+            From::Topic => format!("{} records to look through", self.total),
+        };
+        output::line(&format!("{what}, about {} s, to topic {}", self.estimated_seconds, self.to))?;
         if self.backfill_id.is_some() {
             output::line(&format!("published {}", self.published))?;
         }

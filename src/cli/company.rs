@@ -4,11 +4,14 @@
 
 mod take_over;
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
+use sqlx::PgPool;
+use uuid::Uuid;
 
 use super::connect::{company_pools, control, failed};
 use super::failure::Failed;
@@ -17,10 +20,13 @@ use crate::config::settings::spreadsheet;
 use crate::config::{Secret, Settings};
 use crate::domain::company::{self, Bound, Dsn, Route, Unroutable};
 use crate::domain::ids::CompanyId;
+use crate::flow::relay::own_outboxes;
+use crate::flow::routing::RoutingCache;
 use crate::store::control::admin::{self, Change, Set};
-use crate::store::control::{company_config, trouble};
+use crate::store::control::{company_config, relay, trouble};
 use crate::store::error::describe;
 use crate::store::migrate::{self, MigrateError, Scope};
+use crate::store::outbox::database_name;
 use crate::store::pools::{PATIENCE, Pools, within};
 
 /// See and change which companies there are, and where their data goes
@@ -244,11 +250,23 @@ async fn list(args: &ListArgs, settings: &Settings) -> anyhow::Result<Outcome> {
 async fn remove(args: &RemoveArgs, settings: &Settings) -> anyhow::Result<Outcome> {
     let id = company_id(&args.id)?;
     let control = control(settings).await?;
+    let outboxes = outboxes(&control, settings).await?;
     if !admin::remove(&control, &id).await.map_err(|error| failed("remove the company", &error))? {
         return Err(Failed::new(format!("there is no company {id}")).hint("`kylo company list` shows all").into());
     }
+    // Those that it shared with another company stay; a relay that holds one finds out by itself.
+    let left = self::outboxes(&control, settings).await?;
+    let gone: Vec<String> = outboxes.difference(&left).cloned().collect();
+    relay::forget_outboxes(&control, Uuid::nil(), &gone).await.map_err(|error| failed("forget the company's outbox", &error))?;
     output::line(&format!("company {id} is removed; its database and tabs are as they were"))?;
     Ok(Outcome::Done)
+}
+
+/// Names of Kylo's own outboxes.
+async fn outboxes(control: &PgPool, settings: &Settings) -> anyhow::Result<BTreeSet<String>> {
+    let routes = RoutingCache::new(control.clone()).all().await.map_err(|error| failed("read the companies", &error))?;
+    let dsn = settings.control()?.current()?;
+    Ok(own_outboxes(&database_name(dsn.expose_secret())?, &routes, &settings.kafka.topic_events).into_keys().collect())
 }
 
 #[derive(Debug, Serialize)]

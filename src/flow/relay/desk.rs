@@ -13,11 +13,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::Shared;
 use super::refused::Refused;
 use super::status::{OutboxTrouble, RelayStatus, Why};
 use super::work::{Lease, Trouble, Work};
-use crate::domain::company::Routes;
+use super::{Shared, own_outboxes};
 use crate::domain::outbox::{Outbox, Place};
 use crate::store::control::relay::{self, Renewal};
 use crate::store::error::{Fault, classify};
@@ -148,7 +147,7 @@ impl Desk {
         }
     }
 
-    /// The outboxes as configured now. One that is gone is let go; its lease runs out.
+    /// The outboxes as configured now. One whose company is gone is forgotten.
     async fn refresh(&mut self) -> Result<(), Trouble> {
         let options = &self.shared.options;
         let topic = &options.topic_events;
@@ -157,14 +156,21 @@ impl Desk {
         for outbox in &options.configured {
             wanted.entry(outbox.name.clone()).or_insert_with(|| outbox.clone());
         }
+        let mut gone = Vec::new();
         self.entries.retain(|name, entry| {
             let stays = wanted.get(name).is_some_and(|outbox| outbox.place == entry.outbox.place);
             if !stays {
                 entry.lease.held.store(false, Ordering::Relaxed);
             }
             // A drain that is under way is waited for; it ends at its next step.
-            stays || entry.is_busy
+            let is_kept = stays || entry.is_busy;
+            if !is_kept && !wanted.contains_key(name) {
+                gone.push(name.clone());
+            }
+            is_kept
         });
+        let forgotten = relay::forget_outboxes(&options.control, options.holder, &gone).await;
+        forgotten.map_err(|error| Trouble::control("forget an outbox whose company is gone", &error))?;
         for (name, outbox) in wanted {
             self.entries.entry(name).or_insert_with(|| Entry::new(outbox));
         }
@@ -322,20 +328,6 @@ impl Entry {
         self.is_busy = true;
         Some(work)
     }
-}
-
-/// Kylo's own: of the control database and of every company schema, by name. Several companies may share a schema.
-pub fn own_outboxes(control_name: &str, routes: &Routes, topic_events: &str) -> BTreeMap<String, Outbox> {
-    let control = Outbox::own(control_name, Place::Control, "control", topic_events);
-    let mut outboxes = BTreeMap::from([(control.name.clone(), control)]);
-    for route in routes.values().flatten() {
-        // A DSN that is none is told by the consumers and by `kylo company check`.
-        if let Ok(database) = outbox::database_name(route.dsn.expose()) {
-            let own = Outbox::own(&database, Place::Elsewhere(route.dsn.clone()), route.schema.as_str(), topic_events);
-            outboxes.entry(own.name.clone()).or_insert(own);
-        }
-    }
-    outboxes
 }
 
 /// An outbox that is asked for waiting rows: its name, how to ask, and the ids that do not count.

@@ -60,7 +60,7 @@ mod status;
 mod wishes;
 mod work;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -71,12 +71,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::domain::outbox::Outbox;
+use crate::domain::company::Routes;
+use crate::domain::outbox::{Outbox, Place};
 use crate::faults::Faults;
 use crate::flow::routing::RoutingCache;
 use crate::ports::{EventPublisher, PublishFault};
+use crate::store::outbox;
 use crate::store::pools::Pools;
-pub use desk::{Desk, own_outboxes};
+pub use desk::Desk;
 pub use status::{NoMetrics, OutboxTrouble, RelayMetrics, RelayStatus, Why};
 use work::{Trouble, Work};
 
@@ -246,4 +248,18 @@ impl Relay {
         }
         desk.release().await;
     }
+}
+
+/// Kylo's own: of the control database and of every company schema, by name. Several companies may share a schema.
+pub fn own_outboxes(control_name: &str, routes: &Routes, topic_events: &str) -> BTreeMap<String, Outbox> {
+    let control = Outbox::own(control_name, Place::Control, "control", topic_events);
+    let mut outboxes = BTreeMap::from([(control.name.clone(), control)]);
+    for route in routes.values().flatten() {
+        // A DSN that is none is told by the consumers and by `kylo company check`.
+        if let Ok(database) = outbox::database_name(route.dsn.expose()) {
+            let own = Outbox::own(&database, Place::Elsewhere(route.dsn.clone()), route.schema.as_str(), topic_events);
+            outboxes.entry(own.name.clone()).or_insert(own);
+        }
+    }
+    outboxes
 }

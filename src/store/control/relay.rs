@@ -96,6 +96,23 @@ pub async fn release(pool: &PgPool, holder: Uuid, done: &[(String, i64, bool)]) 
     within(PATIENCE, async { released.await.map(drop) }).await
 }
 
+/// Forgets outboxes that nobody asks for any more, but for those that another relay holds: it finds out by itself.
+///
+/// # Errors
+/// The control database's.
+pub async fn forget_outboxes(pool: &PgPool, holder: Uuid, sources: &[String]) -> Result<(), sqlx::Error> {
+    if sources.is_empty() {
+        return Ok(());
+    }
+    let forgotten = sqlx::query!(
+        "DELETE FROM control.relay_state WHERE source = ANY($2) AND (lease_holder = $1 OR leased_until IS NULL OR leased_until < now())",
+        holder,
+        sources
+    )
+    .execute(pool);
+    within(PATIENCE, async { forgotten.await.map(drop) }).await
+}
+
 /// A refused row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RefusedRow {
