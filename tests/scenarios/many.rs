@@ -49,8 +49,21 @@ async fn configured(world: &mut World, down: &Database, dsn_of_down: &str) {
         .unwrap();
 }
 
+/// What is remembered of the outage is an hour older: the first three messages of each that is down wait, and it was tried as often as it would have been.
+async fn an_hour_passes(world: &World) {
+    world.control_counts("SELECT count(*) FROM control.held_messages", i64::try_from(3 * DOWN).unwrap()).await;
+    world
+        .control_execute(
+            "UPDATE control.held_messages SET held_at = held_at - interval '1 hour', record_timestamp = record_timestamp - interval '1 hour';
+             UPDATE control.company_trouble SET since = since - interval '1 hour', retry_at = now() - interval '1 s', drain_until = drain_until - interval '1 hour'",
+        )
+        .await;
+    // Tried again, in vain.
+    world.control_counts("SELECT count(*) FROM control.company_trouble WHERE retry_at <= now() OR since > now() - interval '1 hour'", 0).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_a_thousand_companies_on_sixteen_partitions_five_may_be_down_and_nobody_else_waits() {
+async fn of_a_thousand_companies_on_sixteen_partitions_five_may_be_down_for_an_hour_and_nobody_else_waits() {
     let mut world = World::with_partitions(16).await;
     let down = Database::create().await;
     let (proxy, dsn) = Proxy::before(&down.dsn).await;
@@ -58,19 +71,23 @@ async fn of_a_thousand_companies_on_sixteen_partitions_five_may_be_down_and_nobo
     proxy.cut();
     world.start(&Mode::Shadow);
     let mut delivered = Vec::new();
-    for at in 0..3 {
+    for at in 0..4 {
         let one = |n: usize| {
             batch(&id(n), &format!("b-{at}"), at, &[row("same", &format!("{at}.00"), "CORRECTED"), row(&format!("n{at}"), "-1.00", "NEW")])
         };
         let messages: Vec<Value> = (0..COMPANIES).map(one).collect();
         delivered.extend(world.publish_all(&messages).await);
+        if at == 2 {
+            an_hour_passes(&world).await;
+        }
     }
-    let wanted = i64::try_from(3 * (COMPANIES - DOWN)).unwrap();
-    world.company_counts(&id(0), "SELECT count(*) FROM ingest_batches", wanted).await;
+    let count = |n: usize| i64::try_from(4 * n).unwrap();
+    world.company_counts(&id(0), "SELECT count(*) FROM ingest_batches", count(COMPANIES - DOWN)).await;
+    world.control_counts("SELECT count(*) FROM control.held_messages", count(DOWN)).await;
     assert_eq!(world.number(&id(7), "SELECT count(*) FROM ingest_batches").await, 0);
     proxy.mend();
     world.consumed(&delivered).await;
-    world.company_counts(&id(7), "SELECT count(*) FROM ingest_batches", i64::try_from(3 * DOWN).unwrap()).await;
+    world.company_counts(&id(7), "SELECT count(*) FROM ingest_batches", count(DOWN)).await;
     world.control_counts("SELECT count(*) FROM control.company_trouble", 0).await;
     world.stop().await;
     let options = Options { tabs: Tabs::Skip, ..Options::default() };
