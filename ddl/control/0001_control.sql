@@ -229,7 +229,7 @@ CREATE OR REPLACE FUNCTION control.outbox_added() RETURNS TRIGGER LANGUAGE plpgs
 END $$;
 CREATE OR REPLACE TRIGGER outbox_events_added AFTER INSERT ON control.outbox_events FOR EACH STATEMENT EXECUTE FUNCTION control.outbox_added();
 
--- One row per outbox table that a relay has ever looked at, made by the relay itself. The lease keeps a second relay from publishing the same
+-- One row per outbox table that a relay looks at, made by the relay itself and gone with its company. The lease keeps a second relay from publishing the same
 -- rows; it is not what order rests on (see src/flow/relay/mod.rs: no lease here can stop a frozen process from sending what it has queued).
 CREATE TABLE IF NOT EXISTS control.relay_state (
     source                  TEXT        NOT NULL CONSTRAINT relay_state_pkey PRIMARY KEY, -- host:port/database/schema.table; never a login

@@ -250,23 +250,27 @@ async fn list(args: &ListArgs, settings: &Settings) -> anyhow::Result<Outcome> {
 async fn remove(args: &RemoveArgs, settings: &Settings) -> anyhow::Result<Outcome> {
     let id = company_id(&args.id)?;
     let control = control(settings).await?;
-    let outboxes = outboxes(&control, settings).await?;
+    let before = outboxes(&control, settings).await?;
     if !admin::remove(&control, &id).await.map_err(|error| failed("remove the company", &error))? {
         return Err(Failed::new(format!("there is no company {id}")).hint("`kylo company list` shows all").into());
     }
-    // Those that it shared with another company stay; a relay that holds one finds out by itself.
-    let left = self::outboxes(&control, settings).await?;
-    let gone: Vec<String> = outboxes.difference(&left).cloned().collect();
-    relay::forget_outboxes(&control, Uuid::nil(), &gone).await.map_err(|error| failed("forget the company's outbox", &error))?;
     output::line(&format!("company {id} is removed; its database and tabs are as they were"))?;
+    // Those that it shared with another company stay; a relay that holds one finds out by itself.
+    if let (Some(before), Some(left)) = (before, outboxes(&control, settings).await?) {
+        let gone: Vec<String> = before.difference(&left).cloned().collect();
+        relay::forget_outboxes(&control, Uuid::nil(), &gone).await.map_err(|error| failed("forget the company's outbox", &error))?;
+    }
     Ok(Outcome::Done)
 }
 
-/// Names of Kylo's own outboxes.
-async fn outboxes(control: &PgPool, settings: &Settings) -> anyhow::Result<BTreeSet<String>> {
+/// Names of Kylo's own outboxes; `None` if a company cannot be routed, whose outbox may be another's too.
+async fn outboxes(control: &PgPool, settings: &Settings) -> anyhow::Result<Option<BTreeSet<String>>> {
     let routes = RoutingCache::new(control.clone()).all().await.map_err(|error| failed("read the companies", &error))?;
+    if routes.values().any(Result::is_err) {
+        return Ok(None);
+    }
     let dsn = settings.control()?.current()?;
-    Ok(own_outboxes(&database_name(dsn.expose_secret())?, &routes, &settings.kafka.topic_events).into_keys().collect())
+    Ok(Some(own_outboxes(&database_name(dsn.expose_secret())?, &routes, &settings.kafka.topic_events).into_keys().collect()))
 }
 
 #[derive(Debug, Serialize)]

@@ -169,8 +169,13 @@ impl Desk {
             }
             is_kept
         });
-        let forgotten = relay::forget_outboxes(&options.control, options.holder, &gone).await;
-        forgotten.map_err(|error| Trouble::control("forget an outbox whose company is gone", &error))?;
+        // A company that only cannot be routed just now will be back, and with it its outbox and what it counts.
+        if routes.values().all(Result::is_ok)
+            && let Err(error) = relay::forget_outboxes(&options.control, options.holder, &gone).await
+        {
+            let error = crate::store::error::describe(&error);
+            warn!(outboxes = gone.join(", "), error, "outboxes of companies that are gone stay in `kylo status`");
+        }
         for (name, outbox) in wanted {
             self.entries.entry(name).or_insert_with(|| Entry::new(outbox));
         }

@@ -14,6 +14,9 @@ use crate::faults::CrashPoint;
 use crate::store::control::relay;
 use crate::store::outbox::Statements;
 
+/// Rows that are looked at one by one after a refusal; what is behind them is claimed again.
+const MOST_ALONE: usize = 500;
+
 /// Drains, and gives the outbox back with what keeps it from moving, if anything does.
 pub(super) async fn drain(shared: Arc<Shared>, mut work: Work) -> Work {
     // Whoever waits in vain for a database that is down takes no slot from those whose databases are not.
@@ -84,7 +87,7 @@ async fn run_from(shared: &Shared, work: &mut Work, statements: &Statements, to_
 async fn follow(
     shared: &Shared,
     work: &mut Work,
-    sent: Sent,
+    mut sent: Sent,
     next: Result<Vec<OutboxRow>, Trouble>,
     to_mark: &mut Vec<String>,
 ) -> Result<Vec<OutboxRow>, Trouble> {
@@ -95,6 +98,7 @@ async fn follow(
         return Err(trouble);
     }
     if has_left {
+        sent.left.truncate(MOST_ALONE);
         let alone = publish::one_by_one(shared, work, sent.left).await;
         recovered(shared, work, &alone.acknowledged).await?;
         to_mark.extend(alone.acknowledged);

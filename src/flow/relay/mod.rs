@@ -38,7 +38,7 @@
 //! | rows claimed (nothing is written) | nothing | - |
 //! | queued and partly sent | a first part of the rows in the topic, unmarked | the next claim publishes them again, same `event_id` |
 //! | acknowledged | the same | the same |
-//! | marked | nothing | - |
+//! | marked | nothing; a crash of the database server may take the marks of the last second back: those rows are published again, same `event_id` | the next claim |
 //! | refusal counted (`control.relay_rows`) | the row waits for its next attempt, its key with it | any relay |
 //! | given up: letter and entry by one statement | the row is left out of claims; its key goes on | `kylo dlq replay` or `discard`; then the row is marked |
 //!

@@ -43,7 +43,7 @@ async fn replay(shared: &Shared, work: &mut Work, statements: &Statements, wish:
     }
     shared.options.metrics.events("published", 1);
     let ids = [wish.id.clone()];
-    work.mark(statements, &ids).await?;
+    work.mark_settled(statements, &ids).await?;
     relay::resolve(&shared.options.control, &work.outbox.name, wish.letter, &wish.id)
         .await
         .map_err(|error| Trouble::control("close the letter of a replayed event", &error))?;
@@ -74,7 +74,7 @@ async fn settle(shared: &Shared, work: &mut Work, statements: &Statements) -> Re
     }
     // The outbox's own word for failure stays on what was discarded.
     let to_mark: Vec<String> = settled.iter().filter(|row| row.replayed || statements.fail.is_none()).map(|row| row.id.clone()).collect();
-    work.mark(statements, &to_mark).await?;
+    work.mark_settled(statements, &to_mark).await?;
     let ids: Vec<String> = settled.into_iter().map(|row| row.id).collect();
     let forgotten = relay::forget(&shared.options.control, &work.outbox.name, &ids).await;
     forgotten.map_err(|error| Trouble::control("forget settled rows", &error))?;

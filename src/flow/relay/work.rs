@@ -133,9 +133,14 @@ impl Work {
         outbox::claim(&self.pool, statements, &left_out, &self.refused.held_back(), limit.into()).await.map_err(|error| self.database(&error))
     }
 
-    /// Marks rows that were acknowledged.
+    /// Marks rows that were acknowledged. A mark that a crash of the server takes back costs a copy.
     pub async fn mark(&self, statements: &Statements, ids: &[String]) -> Result<(), Trouble> {
-        outbox::mark(&self.pool, statements, ids).await.map_err(|error| self.database(&error))
+        outbox::mark(&self.pool, statements, ids, true).await.map_err(|error| self.database(&error))
+    }
+
+    /// Marks rows whose letters are settled. This must last: nobody would know any more that a row was discarded.
+    pub async fn mark_settled(&self, statements: &Statements, ids: &[String]) -> Result<(), Trouble> {
+        outbox::mark(&self.pool, statements, ids, false).await.map_err(|error| self.database(&error))
     }
 
     pub fn database(&self, error: &sqlx::Error) -> Trouble {

@@ -310,7 +310,7 @@ pub struct OutboxState {
     pub given_up: i64,
 }
 
-/// All outboxes that a relay has ever looked at.
+/// All outboxes that a relay looks at, or looked at before it was configured otherwise.
 ///
 /// # Errors
 /// The control database's.

@@ -69,15 +69,17 @@ fn read(row: &PgRow, payload_is_bytes: bool) -> Result<OutboxRow, sqlx::Error> {
     })
 }
 
-/// Says of these rows that they were published. Rows that are marked already, or gone, stay so.
+/// Says of these rows that they were published. Rows that are marked already, or gone, stay so. `is_soon`: whether the mark may be forgotten by a
+/// server that crashes.
 ///
 /// # Errors
 /// The database's.
-pub async fn mark(pool: &PgPool, statements: &Statements, ids: &[String]) -> Result<(), sqlx::Error> {
+pub async fn mark(pool: &PgPool, statements: &Statements, ids: &[String], is_soon: bool) -> Result<(), sqlx::Error> {
     if ids.is_empty() {
         return Ok(());
     }
-    let marked = sqlx::query(AssertSqlSafe(statements.mark.clone())).persistent(false).bind(ids).execute(pool);
+    let text = if is_soon { &statements.mark_soon } else { &statements.mark };
+    let marked = sqlx::query(AssertSqlSafe(text.clone())).persistent(false).bind(ids).execute(pool);
     within(PATIENCE, async { marked.await.map(drop) }).await
 }
 

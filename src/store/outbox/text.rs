@@ -11,8 +11,10 @@ pub struct Statements {
     pub by_id: String,
     /// The columns of a row as it is read.
     pub shown: String,
-    /// $1 ids.
+    /// $1 ids. Waits until the disk has it.
     pub mark: String,
+    /// The same without waiting: a server that crashes may forget it.
+    pub mark_soon: String,
     /// $1 ids; only for a status that has a word for it.
     pub fail: Option<String>,
     pub payload_is_bytes: bool,
@@ -32,12 +34,14 @@ impl Statements {
         let table = format!("{}.{}", quoted(&outbox.schema), quoted(&outbox.table));
         let (id, order, pending) = (quoted(&columns.id), order(outbox), pending(&outbox.marker));
         let ids = format!("{id} = ANY($1::text[]::{id_type}[])");
-        let (mark, fail) = marks(&outbox.marker, &table, &ids);
+        let (mark, mark_soon) = (mark(&outbox.marker, &table, &ids, false), mark(&outbox.marker, &table, &ids, true));
+        let fail = fail(&outbox.marker, &table, &ids);
         let mut statements = Self {
             claim: String::new(),
             by_id: String::new(),
             shown: String::new(),
             mark,
+            mark_soon,
             fail,
             payload_is_bytes,
             table,
@@ -159,31 +163,33 @@ fn pending(marker: &Marker) -> String {
     }
 }
 
-/// The statements that mark rows as published and as given up.
-///
-/// Marking does not wait for the disk: a mark that a crash of the server takes back is made again after the row was published again, with the same
-/// event_id, which is what a crash a moment earlier leaves, too.
-fn marks(marker: &Marker, table: &str, ids: &str) -> (String, Option<String>) {
-    const SOON: &str = "WITH kylo_soon AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', TRUE) AS kylo_set)";
-    const AND_SOON: &str = "kylo_soon.kylo_set IS NOT NULL";
+/// The statement that marks rows as published. `is_soon`: it does not wait for the disk. A mark that a crash of the server takes back is made again
+/// after the row was published again, with the same event_id: what a crash a moment before the mark leaves, too.
+fn mark(marker: &Marker, table: &str, ids: &str, is_soon: bool) -> String {
+    const SOON: &str = "WITH kylo_soon AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', TRUE) AS kylo_set) ";
+    let (with, from, using, and) =
+        if is_soon { (SOON, " FROM kylo_soon", " USING kylo_soon", " AND kylo_soon.kylo_set IS NOT NULL") } else { ("", "", "", "") };
     match marker {
         Marker::NullTimestamp { column } => {
             let column = quoted(column);
-            (format!("{SOON} UPDATE {table} SET {column} = now() FROM kylo_soon WHERE {ids} AND {column} IS NULL AND {AND_SOON}"), None)
+            format!("{with}UPDATE {table} SET {column} = now(){from} WHERE {ids} AND {column} IS NULL{and}")
         }
         Marker::Boolean { column } => {
             let column = quoted(column);
-            (format!("{SOON} UPDATE {table} SET {column} = TRUE FROM kylo_soon WHERE {ids} AND {column} IS NOT TRUE AND {AND_SOON}"), None)
+            format!("{with}UPDATE {table} SET {column} = TRUE{from} WHERE {ids} AND {column} IS NOT TRUE{and}")
         }
-        Marker::Status { column, sent, failed, .. } => {
-            let column = quoted(column);
-            let set = |word: &str| format!("UPDATE {table} SET {column} = {} WHERE {ids}", literal(word));
-            let sent = format!("{SOON} UPDATE {table} SET {column} = {} FROM kylo_soon WHERE {ids} AND {AND_SOON}", literal(sent));
-            (sent, failed.as_deref().map(set))
+        Marker::Status { column, sent, .. } => {
+            format!("{with}UPDATE {table} SET {} = {}{from} WHERE {ids}{and}", quoted(column), literal(sent))
         }
-        Marker::Delete => (format!("{SOON} DELETE FROM {table} USING kylo_soon WHERE {ids} AND {AND_SOON}"), None),
-        Marker::Detect { .. } => (format!("DELETE FROM {table} WHERE {ids} AND FALSE"), None),
+        Marker::Delete => format!("{with}DELETE FROM {table}{using} WHERE {ids}{and}"),
+        Marker::Detect { .. } => format!("DELETE FROM {table} WHERE {ids} AND FALSE"),
     }
+}
+
+/// The statement that says of rows that they were given up, where the table has a word for that.
+fn fail(marker: &Marker, table: &str, ids: &str) -> Option<String> {
+    let Marker::Status { column, failed: Some(failed), .. } = marker else { return None };
+    Some(format!("UPDATE {table} SET {} = {} WHERE {ids}", quoted(column), literal(failed)))
 }
 
 #[cfg(test)]
