@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use sqlx::PgPool;
@@ -25,6 +26,9 @@ use crate::ports::SheetGateway;
 use crate::store::error::describe;
 use crate::store::pools::{PoolOptions, lazy_pool};
 use crate::telemetry::metrics::Metrics;
+
+/// For a connection while the live tabs are read. Nobody waits for an audit, and one that gives up on a crowded machine says nothing.
+const CONNECT: Duration = Duration::from_secs(60);
 
 /// Whether the live tabs are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,7 +78,8 @@ async fn read(settings: &Settings, options: &Options) -> anyhow::Result<Inputs> 
         Tabs::IfConfigured => settings.sheets.credentials.is_some(),
     };
     if tabs {
-        let pool = lazy_pool(dsn.expose_secret(), &PoolOptions::default()).map_err(|error| failed("use PG_DSN_RW", &error))?;
+        let options = PoolOptions { acquire_timeout: CONNECT, ..PoolOptions::default() };
+        let pool = lazy_pool(dsn.expose_secret(), &options).map_err(|error| failed("use PG_DSN_RW", &error))?;
         let gateway = gateway(settings, &pool)?;
         live(&mut inputs, &marks, gateway.as_ref()).await;
         pool.close().await;
