@@ -5,6 +5,8 @@
 #[path = "support/database.rs"]
 #[expect(dead_code, reason = "shared with tests that use all of it")]
 mod database;
+#[path = "kafka/remade.rs"]
+mod remade;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};

@@ -13,6 +13,7 @@ use rdkafka::consumer::BaseConsumer;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
+use super::identity;
 use crate::config::settings::Kafka;
 use crate::config::{ConfigError, Secret};
 
@@ -216,7 +217,10 @@ impl KafkaSettings {
             .set("fetch.queue.backoff.ms", "10")
             .set("queued.min.messages", "10000")
             .set("queued.max.messages.kbytes", "16384")
-            .set("statistics.interval.ms", "2000");
+            .set("statistics.interval.ms", "2000")
+            // A topic's id is told in these lines alone (see `identity`). They are shown at the trace level only.
+            .set("debug", identity::DEBUG)
+            .set_log_level(RDKafkaLogLevel::Debug);
         config
     }
 

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::client::{ClientError, KafkaSettings, log_effective};
 use super::poll::{self, Shared, lock};
+use super::rebalances;
 use super::rotation::Rotation;
 use super::trouble::Board;
 use crate::flow::source::{MessageSource, NextOffset, SourceEvent, SourceHealth};
@@ -57,7 +58,7 @@ impl KafkaSource {
         let board = Arc::new(Board::of(settings));
         let shared = Arc::new(Shared::new(&subscription.topic, &subscription.group, board, subscription.drain, Handle::current()));
         let (sender, events) = mpsc::channel(EVENTS);
-        let consumer = poll::join(&shared, &rotation, sender.downgrade())?;
+        let consumer = rebalances::join(&shared, &rotation, sender.downgrade())?;
         shared.replace(Some(Arc::clone(&consumer)));
         let (leaving, left) = oneshot::channel();
         let for_thread = Arc::clone(&shared);
@@ -78,11 +79,15 @@ impl MessageSource for KafkaSource {
     }
 
     fn store(&mut self, partition: i32, next: NextOffset) {
+        let Some(consumer) = self.shared.client() else { return };
         let mut list = self.shared.list([]);
         // store_offsets takes the position as it is; store_offset would add one of its own.
-        let stored = list
-            .add_partition_offset(&self.shared.topic, partition, Offset::Offset(next.get()))
-            .and_then(|()| self.shared.client().map_or(Ok(()), |consumer| consumer.store_offsets(&list)));
+        let stored = list.add_partition_offset(&self.shared.topic, partition, Offset::Offset(next.get())).and_then(|()| {
+            if let (Some(id), Some(mut position)) = (consumer.context().topic_id(), list.find_partition(&self.shared.topic, partition)) {
+                position.set_metadata(id.as_str());
+            }
+            consumer.store_offsets(&list)
+        });
         if let Err(error) = stored {
             // The partition was taken away meanwhile: its next owner gets the messages again and dismisses them.
             tracing::debug!(topic = %self.shared.topic, partition, %error, "an offset could not be stored");

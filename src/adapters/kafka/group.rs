@@ -11,7 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 /// Of one request; what passes by itself is asked again.
-const REQUEST: Duration = Duration::from_secs(5);
+pub(super) const REQUEST: Duration = Duration::from_secs(5);
 /// A coordinator that has just been chosen loads what it knows of its groups first.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(100);
@@ -37,7 +37,7 @@ pub(super) fn watermarks<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: 
 }
 
 /// Asks again while the broker is only not ready yet.
-fn patiently<C: ConsumerContext, T>(consumer: &BaseConsumer<C>, mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+pub(super) fn patiently<C: ConsumerContext, T>(consumer: &BaseConsumer<C>, mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
     let began = Instant::now();
     loop {
         match ask() {

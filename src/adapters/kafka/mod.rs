@@ -15,7 +15,9 @@ pub mod snapshot;
 pub mod trouble;
 
 mod group;
+mod identity;
 mod poll;
 mod probe;
+mod rebalances;
 mod renew;
 mod rotation;

@@ -1,4 +1,4 @@
-//! The thread that polls librdkafka, and what librdkafka tells during a poll.
+//! The thread that polls librdkafka.
 //!
 //! A thread of its own, because the rebalance callback runs inside the poll and has to wait for the answer. It always goes on polling: when
 //! its messages are not taken it pauses the partitions, so the group never throws it out for being slow.
@@ -14,21 +14,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::DateTime;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::util::Timeout;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use super::client::ClientError;
+use super::rebalances::{Rebalances, partitions_of};
 use super::renew::{Retired, renew};
 use super::rotation::Rotation;
-use super::trouble::{Board, Context};
+use super::trouble::Board;
 use crate::flow::source::SourceEvent;
 use crate::flow::work::{Position, Record};
 
@@ -114,7 +111,7 @@ impl Shared {
         std::mem::replace(&mut *lock(&self.client), client)
     }
 
-    fn greet(&self) {
+    pub fn greet(&self) {
         if !self.greeted.swap(true, Ordering::Relaxed) {
             tracing::info!("Kafka consumer started for {} topic", self.topic);
         }
@@ -123,136 +120,6 @@ impl Shared {
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The consumer's context: errors and statistics as for every client, and rebalances as events.
-#[derive(Debug)]
-pub(super) struct Rebalances {
-    client: Context,
-    shared: Arc<Shared>,
-    /// Weak, so that the stream of events ends with the thread.
-    events: mpsc::WeakSender<SourceEvent>,
-    /// Another client has taken its place: nobody listens any more.
-    pub retired: AtomicBool,
-}
-
-impl Rebalances {
-    fn is_retired(&self) -> bool {
-        self.retired.load(Ordering::Relaxed)
-    }
-}
-
-/// A client that joins the group.
-///
-/// # Errors
-/// The configuration cannot be used.
-pub(super) fn join(shared: &Arc<Shared>, rotation: &Rotation, events: mpsc::WeakSender<SourceEvent>) -> Result<Arc<Client>, ClientError> {
-    let refused = |error: KafkaError| ClientError { role: "consumer", reason: error.to_string() };
-    let config = rotation.settings().consumer(&shared.group, rotation.credentials());
-    let client = Context::new(Arc::clone(&shared.board));
-    let context = Rebalances { client, shared: Arc::clone(shared), events, retired: AtomicBool::new(false) };
-    let consumer: Client = config.create_with_context(context).map_err(refused)?;
-    consumer.subscribe(&[&shared.topic]).map_err(refused)?;
-    Ok(Arc::new(consumer))
-}
-
-impl ClientContext for Rebalances {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        if !self.is_retired() {
-            self.client.log(level, facility, line);
-        }
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        if self.is_retired() {
-            return;
-        }
-        if let Some(topic) = statistics.topics.get(&*self.shared.topic) {
-            let known = topic.partitions.iter().filter(|(partition, _)| **partition >= 0);
-            *lock(&self.shared.lag) = known.filter_map(|(partition, state)| Some((*partition, lag_of(state)?))).collect();
-        }
-        self.client.stats(statistics);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if !self.is_retired() {
-            self.client.error(error, reason);
-        }
-    }
-}
-
-/// Messages between what is finished and the end of the partition.
-fn lag_of(state: &rdkafka::statistics::Partition) -> Option<i64> {
-    let position = [state.stored_offset, state.committed_offset].into_iter().find(|offset| *offset >= 0).unwrap_or(state.lo_offset);
-    (state.hi_offset >= 0 && position >= 0).then(|| (state.hi_offset - position).max(0))
-}
-
-impl ConsumerContext for Rebalances {
-    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        let Rebalance::Revoke(list) = rebalance else { return };
-        if self.is_retired() {
-            return;
-        }
-        let partitions = partitions_of(list);
-        lock(&self.shared.revoked).extend(&partitions);
-        lock(&self.shared.paused).retain(|partition| !partitions.contains(partition));
-        if self.shared.stop.load(Ordering::Relaxed) {
-            return;
-        }
-        let lost = consumer.assignment_lost();
-        let (ack, answer) = oneshot::channel();
-        let Some(events) = self.events.upgrade() else { return };
-        // The engine bounds its own work by the drain time; a little more, so that its answer comes first.
-        let limit = self.shared.drain + Duration::from_secs(1);
-        let asked = async {
-            if events.send(SourceEvent::Revoking { partitions, lost, ack }).await.is_ok() {
-                let _answered_or_dropped = answer.await;
-            }
-        };
-        if self.shared.runtime.block_on(async { tokio::time::timeout(limit, asked).await }).is_err() {
-            tracing::warn!(topic = %self.shared.topic, "a revoke was not answered in time: the partitions are given up");
-        }
-    }
-
-    fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        let Rebalance::Assign(list) = rebalance else { return };
-        if self.is_retired() {
-            return;
-        }
-        let partitions = partitions_of(list);
-        lock(&self.shared.revoked).retain(|partition| !partitions.contains(partition));
-        self.shared.board.working();
-        self.shared.greet();
-        if partitions.is_empty() {
-            return;
-        }
-        if let Some(events) = self.events.upgrade() {
-            let sent = async { tokio::time::timeout(TELL, events.send(SourceEvent::Assigned(partitions))).await };
-            if !matches!(self.shared.runtime.block_on(sent), Ok(Ok(()))) {
-                tracing::error!(topic = %self.shared.topic, "an assignment could not be told: the consumer starts anew");
-                self.shared.stop.store(true, Ordering::Relaxed);
-            }
-        }
-    }
-
-    fn commit_callback(&self, result: rdkafka::error::KafkaResult<()>, _offsets: &TopicPartitionList) {
-        match result {
-            _ if self.is_retired() => {}
-            Ok(()) => self.shared.board.committed(),
-            Err(error) => {
-                // None of these loses anything: what is not committed is delivered again and dismissed.
-                tracing::debug!(topic = %self.shared.topic, %error, "a commit did not succeed");
-                // Rights that were withdrawn while running are told nowhere else.
-                if matches!(error.rdkafka_error_code(), Some(Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed)) {
-                    self.shared.board.report(&error, "a commit was refused");
-                }
-            }
-        }
-    }
-}
-
-pub(super) fn partitions_of(list: &TopicPartitionList) -> Vec<i32> {
-    list.elements().iter().map(rdkafka::topic_partition_list::TopicPartitionListElem::partition).collect()
 }
 
 /// Polls until asked to stop, or until the client is beyond repair. Ends by leaving the group, which can take for ever: nobody may wait for

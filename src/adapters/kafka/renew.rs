@@ -16,7 +16,8 @@ use std::time::Duration;
 use rdkafka::consumer::Consumer;
 use tokio::sync::{mpsc, oneshot};
 
-use super::poll::{Client, Shared, TELL, join, lock, partitions_of};
+use super::poll::{Client, Shared, TELL, lock};
+use super::rebalances::{join, partitions_of};
 use super::rotation::{Cause, Rotation};
 use crate::flow::source::SourceEvent;
 

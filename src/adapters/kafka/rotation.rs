@@ -13,6 +13,8 @@
 //! (<https://github.com/confluentinc/librdkafka/issues/5301>, seen with 2.12.1). Nobody can tell that from a broker that is away, so in a long
 //! absence the client is replaced again and again.
 //!
+//! And when its topic is another one than before (see `identity`).
+//!
 //! Called by the consumer's thread and by the producer. What must never happen here: a client that works being replaced, or one that is
 //! replaced more than once a second.
 
@@ -29,6 +31,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(super) enum Cause {
     Credentials,
     Away,
+    Remade,
 }
 
 impl std::fmt::Display for Cause {
@@ -36,6 +39,7 @@ impl std::fmt::Display for Cause {
         f.write_str(match self {
             Self::Credentials => "with the credentials that its files have now",
             Self::Away => "because it has reached no broker for a long time",
+            Self::Remade => "because its topic was deleted and made again: it is read from its beginning",
         })
     }
 }
@@ -71,7 +75,8 @@ impl Rotation {
         }
         self.looked = Instant::now();
         let is_away = board.away_for() >= self.settings.remake_after;
-        if !is_away && !board.is_rejected() {
+        let is_remade = board.is_remade();
+        if !is_away && !is_remade && !board.is_rejected() {
             return None;
         }
         match self.settings.credentials() {
@@ -79,6 +84,7 @@ impl Rotation {
                 self.used = now;
                 Some(Cause::Credentials)
             }
+            _ if is_remade => Some(Cause::Remade),
             _ => is_away.then_some(Cause::Away),
         }
     }

@@ -41,6 +41,8 @@ pub struct Board {
     said: AtomicBool,
     /// Since the present client was made, a broker has rejected it, or it a broker.
     rejected: AtomicBool,
+    /// The present client's topic was deleted and made again.
+    remade: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -66,10 +68,21 @@ impl Board {
         self.rejected.load(Ordering::Relaxed)
     }
 
+    /// The topic is another one than the present client began with.
+    pub fn is_remade(&self) -> bool {
+        self.remade.load(Ordering::Relaxed)
+    }
+
+    /// The client has learnt that its topic is another one now.
+    pub fn remade(&self) {
+        self.remade.store(true, Ordering::Relaxed);
+    }
+
     /// Another client, with other credentials, takes the place of the one so far. The trouble stands until it is connected.
     pub fn renewed(&self) {
         self.rejected.store(false, Ordering::Relaxed);
         self.said.store(false, Ordering::Relaxed);
+        self.remade.store(false, Ordering::Relaxed);
         let mut state = self.lock();
         state.hint = None;
         state.away = state.away.map(|_| Instant::now());
@@ -284,6 +297,7 @@ impl ClientContext for Context {
         self.board.log_line(line);
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => tracing::error!(target: "librdkafka", facility, "{line}"),
+            RDKafkaLogLevel::Debug => tracing::trace!(target: "librdkafka", facility, "{line}"),
             // Errors and warnings repeat with every try; the board says them once a minute.
             _ => tracing::debug!(target: "librdkafka", facility, "{line}"),
         }
