@@ -9,16 +9,14 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use super::admin;
 use super::client::KafkaSettings;
-use super::group::watermarks;
+use super::group::{REQUEST, patiently, watermarks};
 use super::poll;
 use crate::flow::work::Record;
 
-/// Bound of one question to the broker.
-const REQUEST: Duration = Duration::from_secs(10);
 /// One poll; between two of them a reader can be dropped.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -141,7 +139,12 @@ fn open(client: BaseConsumer, topic: &str, partitions: i32, begin: Begin) -> Res
         for partition in 0..partitions {
             asked.add_partition_offset(topic, partition, Offset::Offset(since.timestamp_millis()))?;
         }
-        for found in client.offsets_for_times(asked, REQUEST)?.elements() {
+        let answer = patiently(&client, || {
+            let answer = client.offsets_for_times(asked.clone(), REQUEST)?;
+            answer.elements().iter().try_for_each(TopicPartitionListElem::error)?;
+            Ok(answer)
+        })?;
+        for found in answer.elements() {
             let end = ends.get(&found.partition()).copied().unwrap_or(0);
             begins.insert(found.partition(), if let Offset::Offset(offset) = found.offset() { offset } else { end });
         }

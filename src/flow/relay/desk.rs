@@ -3,7 +3,7 @@
 //! What must never happen here: a database that does not answer holding up the outboxes of another, or an idle relay that asks a database more
 //! than twice a second.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -39,6 +39,8 @@ struct Entry {
     /// `None` = not ours, or being drained.
     work: Option<Work>,
     is_busy: bool,
+    /// Nobody wants it any more; the drain that is under way ends at its next step.
+    is_leaving: bool,
     /// It was asked for, or a signal came, while it was busy.
     again: bool,
     polled: bool,
@@ -58,6 +60,8 @@ pub struct Desk {
     said: Option<(Why, Instant)>,
     renewed_at: Instant,
     quiet: HashMap<Place, Quiet>,
+    /// Outboxes of companies that are gone, which the control database still counts.
+    gone: BTreeSet<String>,
     /// A signal came since the last look.
     signalled: bool,
 }
@@ -85,6 +89,7 @@ impl Desk {
             said: None,
             renewed_at: Instant::now(),
             quiet: HashMap::new(),
+            gone: BTreeSet::new(),
             signalled: false,
         }
     }
@@ -107,7 +112,8 @@ impl Desk {
     async fn try_renew(&mut self) -> Result<(), Trouble> {
         self.refresh().await?;
         let options = &self.shared.options;
-        let renewals: Vec<Renewal> = self.entries.iter_mut().map(|(name, entry)| entry.renewal(name)).collect();
+        let stay = self.entries.iter_mut().filter(|(_, entry)| !entry.is_leaving);
+        let renewals: Vec<Renewal> = stay.map(|(name, entry)| entry.renewal(name)).collect();
         let renewed = relay::renew(&options.control, options.holder, options.limits.lease.as_secs_f64(), &renewals).await;
         let ours = match renewed {
             Ok(ours) => ours,
@@ -156,25 +162,28 @@ impl Desk {
         for outbox in &options.configured {
             wanted.entry(outbox.name.clone()).or_insert_with(|| outbox.clone());
         }
-        let mut gone = Vec::new();
         self.entries.retain(|name, entry| {
-            let stays = wanted.get(name).is_some_and(|outbox| outbox.place == entry.outbox.place);
-            if !stays {
+            entry.is_leaving = wanted.get(name).is_none_or(|outbox| outbox.place != entry.outbox.place);
+            if entry.is_leaving {
                 entry.lease.held.store(false, Ordering::Relaxed);
             }
-            // A drain that is under way is waited for; it ends at its next step.
-            let is_kept = stays || entry.is_busy;
-            if !is_kept && !wanted.contains_key(name) {
-                gone.push(name.clone());
+            let is_kept = !entry.is_leaving || entry.is_busy;
+            if !is_kept {
+                self.gone.insert(name.clone());
             }
             is_kept
         });
+        self.gone.retain(|name| !wanted.contains_key(name));
         // A company that only cannot be routed just now will be back, and with it its outbox and what it counts.
-        if routes.values().all(Result::is_ok)
-            && let Err(error) = relay::forget_outboxes(&options.control, options.holder, &gone).await
-        {
-            let error = crate::store::error::describe(&error);
-            warn!(outboxes = gone.join(", "), error, "outboxes of companies that are gone stay in `kylo status`");
+        if routes.values().all(Result::is_ok) {
+            let gone: Vec<String> = self.gone.iter().cloned().collect();
+            match relay::forget_outboxes(&options.control, options.holder, &gone).await {
+                Ok(()) => self.gone.clear(),
+                Err(error) => {
+                    let error = crate::store::error::describe(&error);
+                    warn!(outboxes = gone.join(", "), error, "outboxes of companies that are gone stay in `kylo status` for now");
+                }
+            }
         }
         for (name, outbox) in wanted {
             self.entries.entry(name).or_insert_with(|| Entry::new(outbox));
@@ -308,6 +317,7 @@ impl Entry {
             lease: Arc::default(),
             work: None,
             is_busy: false,
+            is_leaving: false,
             again: false,
             polled: false,
             trouble: None,
