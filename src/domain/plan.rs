@@ -22,12 +22,14 @@ use super::tab::{ActiveRule, OpenRow, Role, Typed, hex};
 mod active;
 mod copies;
 mod header;
+mod merge;
 mod pending;
 mod setup;
 mod writes;
 
 pub use active::plan_active;
 pub use header::plan_header;
+pub use merge::{merge, merge_read};
 pub use pending::plan_pending;
 
 /// People's cells by transaction, as last read.

@@ -180,10 +180,14 @@ pub struct Typed {
     /// rows show a cell of these afterwards, rows had moved and the row that held it went.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub copies: Option<Vec<Typed>>,
-    /// Set when the post that read it removed rows: people may have sorted meanwhile, so that these texts stood in a row that went. What no row
-    /// shows afterwards is kept as left behind.
+    /// Set when it was read by a post that removed rows, or while a post was in doubt: people may have sorted meanwhile, so that these texts stood in
+    /// a row that went. What no row shows afterwards is kept as left behind.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub at_risk: bool,
+    /// Marked cells of this row that were read earlier, newest first and without marks: the post in doubt may have taken them with a row. What is
+    /// on the tab no more is kept. See `domain::plan::merge`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<Typed>,
 }
 
 impl Approved {
@@ -203,9 +207,22 @@ impl Typed {
         [&self.target_sheet, &self.target_header, &self.match_notes].into_iter().map(String::as_str).filter(|text| !text.is_empty())
     }
 
-    /// The post that read it may have taken cells with it; the next post that reads the tab settles that. The names of these fields stand in SQL, too.
+    /// The post that read it may have taken cells with it; the next post that reads the tab settles that.
     pub fn is_marked(&self) -> bool {
-        self.at_risk || self.copies.is_some()
+        self.at_risk || self.copies.is_some() || !self.before.is_empty()
+    }
+
+    /// From now on rows may go: see `at_risk`.
+    pub fn put_at_risk(&mut self) {
+        let has_text = self.texts().next().is_some();
+        self.at_risk = has_text;
+    }
+
+    /// The cells alone, without marks.
+    #[must_use]
+    pub fn plain(&self) -> Self {
+        let Self { target_sheet, target_header, match_notes, approved, formula_in, .. } = self.clone();
+        Self { target_sheet, target_header, match_notes, approved, formula_in, ..Self::default() }
     }
 
     /// The same cells with Approved FALSE.

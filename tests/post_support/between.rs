@@ -1,10 +1,12 @@
 //! What people do in the tabs between our read and our write, and while nobody knows whether a write has landed.
 
+use std::time::Duration;
+
 use kylo::domain::sheet::Value;
 use kylo::flow::post::PendingRead;
 
 use crate::people::world_of_three;
-use crate::post_support::book::Book;
+use crate::post_support::book::{Book, Grid};
 use crate::post_support::gateway::Fault;
 use crate::post_support::world::World;
 
@@ -108,7 +110,7 @@ async fn the_control_tab_deleted_by_a_person_is_made_again() {
 async fn what_promote_has_read_is_not_lost_when_the_row_is_deleted_before_the_next_post() {
     let world = world_of_three().await;
     world.edit("710", |tab| tab.type_in("WALMART", "Target_Sheet", "SEEN BY PROMOTE"));
-    assert!(matches!(world.poster().read_pending(&world.route("710").await).await.unwrap(), PendingRead::Tab(_)));
+    promote_reads(&world).await;
     world.edit("710", |tab| {
         let row = tab.row_of("WALMART");
         tab.delete(row, 1).unwrap();
@@ -188,7 +190,6 @@ async fn what_a_person_sorts_into_a_row_that_a_post_in_doubt_removes_is_kept_alt
         world.resolve("710", "STARBUCKS").await;
         world.service.fault(Fault::LandsLater);
         world.post().await;
-        let promote_reads = async || assert!(matches!(world.poster().read_pending(&world.route("710").await).await.unwrap(), PendingRead::Tab(_)));
         // A person sorts all but the key column, so that the cells of WALMART stand in the row of STARBUCKS, and types in the row of WALMART.
         world.edit("710", |tab| {
             let (starbucks, walmart) = (tab.row_of("STARBUCKS"), tab.row_of("WALMART"));
@@ -198,10 +199,10 @@ async fn what_a_person_sorts_into_a_row_that_a_post_in_doubt_removes_is_kept_alt
             tab.type_in("WALMART", "Match_Notes", "NEW");
         });
         if read_before_it_lands {
-            promote_reads().await;
+            promote_reads(&world).await;
         }
         assert_eq!(world.service.land_late(), 1);
-        promote_reads().await;
+        promote_reads(&world).await;
         world.settle().await;
         let tab = world.pending("710");
         assert_eq!(tab.texts("Source"), ["WALMART", "UBER"]);
@@ -210,4 +211,135 @@ async fn what_a_person_sorts_into_a_row_that_a_post_in_doubt_removes_is_kept_alt
         let kept: i64 = sqlx::query_scalar(kept).fetch_one(&world.pool).await.unwrap();
         assert_eq!(kept, 1, "read before it lands: {read_before_it_lands}");
     }
+}
+
+async fn promote_reads(world: &World) {
+    assert!(matches!(world.poster().read_pending(&world.route("710").await).await.unwrap(), PendingRead::Tab(_)));
+}
+
+async fn left_of(world: &World, source: &str) -> String {
+    let sql =
+        "SELECT string_agg(concat_ws(' ', nullif(target_sheet, ''), nullif(target_header, ''), nullif(match_notes, '')), '; ' ORDER BY target_sheet)";
+    world.text(&format!("{sql} FROM app_710.rules_pending WHERE origin = 'left' AND source = '{source}'")).await
+}
+
+/// What becomes of a post in doubt, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Landing {
+    BeforeTheEdit,
+    BeforeTheDeletion,
+    AfterTheDeletion,
+    Never,
+}
+
+const LANDINGS: [Landing; 4] = [Landing::BeforeTheEdit, Landing::BeforeTheDeletion, Landing::AfterTheDeletion, Landing::Never];
+
+/// WALMART holds OLD in Target_Sheet. While the post that removes STARBUCKS is in doubt, a person edits, promote reads, and the row of WALMART is
+/// deleted; then all comes to rest.
+async fn deleted_in_doubt(landing: Landing, edits: &[fn(&mut Grid)]) -> World {
+    let world = world_of_three().await;
+    world.edit("710", |tab| tab.type_in("WALMART", "Target_Sheet", "OLD"));
+    world.settle().await;
+    world.resolve("710", "STARBUCKS").await;
+    world.service.fault(Fault::LandsLater);
+    world.post().await;
+    let lands = |at: Landing| assert!(at != landing || world.service.land_late() == 1);
+    lands(Landing::BeforeTheEdit);
+    for edit in edits {
+        world.edit("710", edit);
+        promote_reads(&world).await;
+    }
+    lands(Landing::BeforeTheDeletion);
+    world.edit("710", |tab| tab.delete(tab.row_of("WALMART"), 1).unwrap());
+    lands(Landing::AfterTheDeletion);
+    world.assert_equal("710").await;
+    world
+}
+
+#[tokio::test]
+async fn a_row_deleted_while_a_removing_post_is_in_doubt_comes_back_with_what_promote_read_and_what_that_replaced_is_left_behind() {
+    for landing in LANDINGS {
+        let world = deleted_in_doubt(landing, &[|tab| tab.type_in("WALMART", "Target_Sheet", "NEW")]).await;
+        let tab = world.pending("710");
+        assert_eq!(tab.text(tab.row_of("WALMART"), "Target_Sheet"), "NEW", "{landing:?}");
+        assert_eq!(left_of(&world, "WALMART").await, "OLD", "{landing:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_several_reads_in_doubt_the_last_comes_back_and_all_the_others_are_left_behind_once() {
+    for landing in LANDINGS {
+        let first: fn(&mut Grid) = |tab| tab.type_in("WALMART", "Target_Sheet", "FIRST");
+        let last: fn(&mut Grid) = |tab| tab.type_in("WALMART", "Target_Sheet", "LAST");
+        let world = deleted_in_doubt(landing, &[first, last, first, last]).await;
+        let tab = world.pending("710");
+        assert_eq!(tab.text(tab.row_of("WALMART"), "Target_Sheet"), "LAST", "{landing:?}");
+        assert_eq!(left_of(&world, "WALMART").await, "FIRST; OLD", "{landing:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_comes_back_with_a_row_deleted_in_doubt_is_not_left_behind_as_well() {
+    for landing in LANDINGS {
+        let world = deleted_in_doubt(landing, &[|tab| tab.type_in("WALMART", "Match_Notes", "MORE")]).await;
+        let tab = world.pending("710");
+        let row = tab.row_of("WALMART");
+        assert_eq!((tab.text(row, "Target_Sheet"), tab.text(row, "Match_Notes")), ("OLD".into(), "MORE".into()), "{landing:?}");
+        assert_eq!(left_of(&world, "WALMART").await, "", "{landing:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_removing_post_in_doubt_took_is_left_behind_although_promote_has_read_something_newer_in_its_row() {
+    for landing in [Landing::BeforeTheDeletion, Landing::AfterTheDeletion] {
+        // All but the key column is sorted: OLD stands in the row of STARBUCKS now, which the post takes, and NEW is typed in the row of WALMART.
+        let sorted_apart: fn(&mut Grid) = |tab| {
+            tab.type_in("STARBUCKS", "Target_Sheet", "OLD");
+            tab.type_in("WALMART", "Target_Sheet", "NEW");
+        };
+        let world = deleted_in_doubt(landing, &[sorted_apart]).await;
+        let tab = world.pending("710");
+        assert_eq!(tab.text(tab.row_of("WALMART"), "Target_Sheet"), "NEW", "{landing:?}");
+        assert_eq!(left_of(&world, "WALMART").await, "OLD", "{landing:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_removing_post_that_is_found_late_puts_back_nothing_older_than_what_a_later_post_has_read() {
+    let world = world_of_three().await;
+    world.edit("710", |tab| tab.type_in("WALMART", "Target_Sheet", "OLD"));
+    world.settle().await;
+    world.resolve("710", "STARBUCKS").await;
+    world.service.fault(Fault::LandsLater);
+    world.post().await;
+    world.edit("710", |tab| tab.type_in("WALMART", "Target_Sheet", "NEW"));
+    world.clock.advance(Duration::from_secs(5));
+    world.service.fault(Fault::Lost);
+    assert_eq!(world.post().await.in_doubt, 1);
+    assert_eq!(world.service.land_late(), 1);
+    world.edit("710", |tab| tab.delete(tab.row_of("WALMART"), 1).unwrap());
+    world.assert_equal("710").await;
+    let tab = world.pending("710");
+    assert_eq!(tab.text(tab.row_of("WALMART"), "Target_Sheet"), "NEW");
+    assert_eq!(left_of(&world, "WALMART").await, "OLD");
+}
+
+#[tokio::test]
+async fn what_promote_read_while_a_removing_post_was_in_doubt_is_left_behind_if_the_post_took_it() {
+    let world = world_of_three().await;
+    world.settle().await;
+    world.resolve("710", "STARBUCKS").await;
+    world.service.fault(Fault::LandsLater);
+    world.post().await;
+    world.edit("710", |tab| tab.type_in("WALMART", "Target_Sheet", "NEW"));
+    promote_reads(&world).await;
+    // All but the key column is sorted: NEW stands in the row of STARBUCKS now.
+    world.edit("710", |tab| {
+        tab.type_in("WALMART", "Target_Sheet", "");
+        tab.type_in("STARBUCKS", "Target_Sheet", "NEW");
+    });
+    assert_eq!(world.service.land_late(), 1);
+    world.assert_equal("710").await;
+    assert_eq!(world.pending("710").texts("Target_Sheet"), ["", ""]);
+    assert_eq!(left_of(&world, "WALMART").await, "NEW");
 }

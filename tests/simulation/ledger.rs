@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use kylo::domain::plan::TypedCells;
+use kylo::domain::plan::{TypedCells, merge, merge_read};
 use kylo::domain::tab::{Role, Typed};
 use kylo::flow::post::Shown;
 use kylo::store::control::intents::{IntentTab, NewIntent, OpenIntent, TypedByCompany};
@@ -165,11 +165,8 @@ impl Tables {
         if self.is_configured(&row) {
             self.bind(&row)?;
             if let Some(typed) = landed.typed.and_then(|typed| typed.get(&tab.company)).filter(|_| tab.role == Role::Pending) {
-                let mut known = typed.clone();
-                if landed.stay_due && !self.old_typed {
-                    known.extend(self.typed(&tab.company));
-                    known.extend(typed.iter().filter(|(_, typed)| typed.is_marked()).map(|(uid, typed)| (*uid, typed.clone())));
-                }
+                let is_older = landed.stay_due && !self.old_typed;
+                let known = if is_older { merge(typed, self.typed(&tab.company)) } else { typed.clone() };
                 self.set_typed(&tab.company, tab.role.as_str(), &known);
             }
         }
@@ -242,11 +239,12 @@ impl Tables {
     pub fn add_typed(&mut self, company: &str, sheet_id: i32, typed: &TypedCells) {
         let key = (company.to_owned(), Role::Pending.as_str().to_owned());
         if let Some(tab) = self.tabs.get_mut(&key).filter(|tab| tab.row.sheet_id == sheet_id) {
-            for (uid, typed) in typed {
-                if !tab.typed.get(uid).is_some_and(Typed::is_marked) {
-                    tab.typed.insert(*uid, typed.clone());
-                }
+            let mut newer = typed.clone();
+            if self.old_in_doubt {
+                newer.retain(|uid, _| !tab.typed.get(uid).is_some_and(Typed::is_marked));
             }
+            let in_doubt = self.intents.iter().any(|intent| intent.is_open() && intent.spreadsheet == tab.row.spreadsheet_id);
+            tab.typed = merge_read(&tab.typed, newer, in_doubt);
             self.ever_typed.extend(typed.iter().flat_map(|(uid, typed)| texts(typed).map(|text| (*uid, text))));
         }
     }

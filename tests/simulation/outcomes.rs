@@ -21,7 +21,7 @@ struct Met {
     n_landed: usize,
 }
 
-/// 3 to 10 steps: content changes, people edit, a poster passes or is replaced, time goes by. Then fair weather, and the judge.
+/// 3 to 10 steps: content changes, people edit, promote reads what they typed, a poster passes or is replaced, time goes by. Then fair weather, and the judge.
 async fn sequence(seed: u64, fault: Fault) -> Result<Met, String> {
     let near_prune = [0, 0, 94, 98];
     let n_fences = near_prune[usize::try_from(seed % 4).unwrap()];
@@ -38,6 +38,9 @@ async fn sequence(seed: u64, fault: Fault) -> Result<Met, String> {
         }
         for _ in 0..world.dice.below(3) {
             world.people_edit();
+        }
+        if world.dice.one_in(2) {
+            world.promote_reads_between_edits(&poster).await;
         }
         if world.dice.one_in(3) {
             poster = world.poster();

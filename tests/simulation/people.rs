@@ -53,12 +53,7 @@ impl People {
         }
         let row = *dice.pick(&filled);
         match dice.below(14) {
-            0..=4 => {
-                let header = dice.word(&PEOPLES);
-                self.taken_back.insert(grid.text(row, header));
-                self.n_typed += 1;
-                grid.set(row, header, Value::Text(format!("typed {}", self.n_typed)));
-            }
+            0..=4 => self.type_in(grid, row, dice),
             5 | 6 => grid.set(row, "Approved", Value::Bool(true)),
             7 => grid.set(row, dice.word(&MACHINES), Value::Text("edited".to_owned())),
             8 | 9 => {
@@ -72,6 +67,34 @@ impl People {
                 grid.sort(dice.word(&["Source", "Target_Sheet", "Amount"]), usize::from(self.sort_apart));
             }
         }
+    }
+
+    fn type_in(&mut self, grid: &mut Grid, row: usize, dice: &Dice) {
+        let header = dice.word(&PEOPLES);
+        self.taken_back.insert(grid.text(row, header));
+        self.n_typed += 1;
+        grid.set(row, header, Value::Text(format!("typed {}", self.n_typed)));
+    }
+
+    /// One row of a Pending tab, as its title and number.
+    pub fn type_somewhere(&mut self, book: &mut Book, dice: &Dice) -> Option<(String, usize)> {
+        let mut tabs: Vec<&mut Grid> = book.grids.iter_mut().filter(|grid| grid.title.ends_with("Pending") && !grid.filled().is_empty()).collect();
+        if tabs.is_empty() {
+            return None;
+        }
+        let at = dice.below(tabs.len());
+        let row = *dice.pick(&tabs[at].filled());
+        self.type_in(tabs[at], row, dice);
+        Some((tabs[at].title.clone(), row))
+    }
+
+    /// The row goes, or all but the key column is sorted.
+    pub fn move_away(&mut self, grid: &mut Grid, row: usize, dice: &Dice) {
+        if dice.one_in(2) || !self.sort_apart {
+            return self.delete(grid, row);
+        }
+        self.has_sorted_apart = true;
+        grid.sort("Target_Sheet", 1);
     }
 
     /// What stood in a deleted row comes back only as far as Kylo has read it under that row's key.

@@ -73,6 +73,8 @@ pub enum Broken {
     IntentWithoutLease,
     /// A post found by its fence puts back what people had typed when it was planned.
     OldTypedWhenFound,
+    /// What promote reads does not take the place of what a removing post in doubt may have taken.
+    OldTypedInDoubt,
     /// Answers are stored without a trace in `company_state`: nobody learns of those that a process stored when it woke.
     AnswersUnnoticed,
     /// What leaves the tab unapplied is not kept.
@@ -263,7 +265,11 @@ impl PostStore for Memory {
     }
 
     fn add_typed<'a>(&'a self, company: &'a str, sheet_id: i32, typed: &'a TypedCells) -> Reply<'a, ()> {
-        self.reply(move |tables| tables.add_typed(company, sheet_id, typed))
+        let is_old = self.broken == Broken::OldTypedInDoubt;
+        self.reply(move |tables| {
+            tables.old_in_doubt = is_old;
+            tables.add_typed(company, sheet_id, typed);
+        })
     }
 
     fn states<'a>(&'a self, _dsn: &'a Dsn, schema: &'a SchemaName, companies: &'a [String]) -> Reply<'a, Vec<StateRow>> {

@@ -38,6 +38,8 @@ pub struct Tables {
     pub n_answered: usize,
     /// See [`super::store::Broken::OldTypedWhenFound`].
     pub old_typed: bool,
+    /// See [`super::store::Broken::OldTypedInDoubt`].
+    pub old_in_doubt: bool,
     /// Everything that was ever stored as read from a person's cell, with the transaction it stood beside.
     pub ever_typed: BTreeSet<(TxnUid, String)>,
 }

@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use kylo::domain::clock::{Clock, TestClock};
+use kylo::domain::company::{Bound, routes};
 use kylo::domain::fence::{self, Mark};
-use kylo::domain::ids::TxnUid;
+use kylo::domain::ids::{CompanyId, TxnUid};
 use kylo::domain::sheet::{MetadataEntry, Value};
 use kylo::domain::tab::{self, ActiveRule, RowKey};
 use kylo::faults::Faults;
 use kylo::flow::post::{PostRound, Poster, PosterOptions};
 
 use super::dice::Dice;
-use super::sheets::{Sheets, Unfenced, Weather};
+use super::sheets::{Sheets, State, Unfenced, Weather};
 use super::store::{Broken, Memory, Turns};
 use super::tables::{Tables, texts};
 use crate::post_support::book::{Book, Grid};
@@ -147,6 +148,27 @@ impl World {
         let mut state = self.sheets.lock();
         let state = &mut *state;
         state.people.edit(state.books.get_mut(SHEET).unwrap(), &self.dice);
+    }
+
+    /// A person types in a row, promote reads it, and the row is deleted or sorted apart from its key before a post reads the tab again.
+    pub async fn promote_reads_between_edits(&self, poster: &Poster) {
+        let typed = {
+            let State { books, people, .. } = &mut *self.sheets.lock();
+            people.type_somewhere(books.get_mut(SHEET).unwrap(), &self.dice)
+        };
+        let Some((title, row)) = typed else { return };
+        self.promote_reads(poster).await;
+        let State { books, people, .. } = &mut *self.sheets.lock();
+        people.move_away(books.get_mut(SHEET).unwrap().grid_mut(&title), row, &self.dice);
+    }
+
+    /// Promote reads a company's Pending tab beside the posts.
+    pub async fn promote_reads(&self, poster: &Poster) {
+        let known = routes(&self.tables.lock().unwrap().config, &Bound::new());
+        let company = CompanyId::parse(self.dice.pick::<String>(&self.companies)).unwrap();
+        let route = known[&company].clone().unwrap();
+        // A call or a transaction that fails is tried again with the message.
+        let _failed = poster.read_pending(&route).await;
     }
 
     pub fn fair(&mut self) {

@@ -59,7 +59,7 @@ pub fn lost(view: &TabView, known: &TypedCells) -> HashMap<TxnUid, Lost> {
     }
     let mut lost = |(uid, typed): (TxnUid, &Typed)| {
         let shown = shown.remove(&uid).unwrap_or_default();
-        let remembered = std::iter::once(typed).chain(typed.copies.iter().flatten());
+        let remembered = std::iter::once(typed).chain(typed.copies.iter().flatten()).chain(&typed.before);
         let cells: Vec<_> = remembered.filter(|typed| typed.texts().any(|text| !shown.contains(text))).cloned().collect();
         (!cells.is_empty()).then_some((uid, Lost { cells, is_blank: shown.is_empty() }))
     };

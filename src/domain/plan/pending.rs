@@ -116,7 +116,7 @@ impl Planner<'_> {
 
     fn keep_left(&mut self, uid: TxnUid, typed: &Typed) {
         let source = self.input.gone.get(&uid).or_else(|| self.open.get(&uid).map(|open| &open.description)).cloned().unwrap_or_default();
-        let left = Left { uid, source, typed: Typed { copies: None, at_risk: false, ..typed.clone() } };
+        let left = Left { uid, source, typed: typed.plain() };
         // Only a copied row comes twice: a search for every row would make thousands of decided rows slow.
         if self.left.insert(uid) || !self.plan.left.contains(&left) {
             self.plan.left.push(left);
@@ -242,20 +242,18 @@ impl Planner<'_> {
     /// Before the answer comes or the next read: whatever is remembered now may be gone with a row that this plan removes.
     fn mark_at_risk(&mut self) {
         if !self.writes.removes_none() {
-            for typed in self.plan.typed.values_mut() {
-                let has_text = typed.texts().next().is_some();
-                typed.at_risk = has_text;
-            }
+            self.plan.typed.values_mut().for_each(Typed::put_at_risk);
         }
     }
 
-    /// What was read before rows were removed and stands in no row now, though its own is there. If people sorted without the key column in
-    /// between, it stood in a row that was rightly removed. A person may as well have cleared it: so it is kept beside the tab, not put back.
+    /// What was read before rows were removed and stands in no row now, though its own is there or something newer comes back with it. If people
+    /// sorted without the key column in between, it stood in a row that was rightly removed. A person may as well have typed over it: so it is
+    /// kept beside the tab, not put back.
     fn gone_with_rows(&mut self) {
         let input = self.input;
         let is_suspect = |(uid, typed): &(&TxnUid, &Typed)| {
             let is_known = self.open.contains_key(uid) || input.gone.contains_key(uid);
-            typed.at_risk && is_known && self.copies.contains_key(uid) && !self.lost.contains_key(uid)
+            (typed.at_risk || !typed.before.is_empty()) && is_known && !self.lost.contains_key(uid)
         };
         let suspects: Vec<(&TxnUid, &Typed)> = input.typed.iter().filter(is_suspect).collect();
         if suspects.is_empty() {
@@ -263,8 +261,15 @@ impl Planner<'_> {
         }
         let shown: HashSet<&str> = self.view.rows.iter().flat_map(|row| row.typed.texts()).collect();
         for (uid, typed) in suspects {
-            if typed.texts().any(|text| !shown.contains(text)) {
+            // Without a row of its own, it comes back or is left behind anyhow.
+            let is_there = self.copies.contains_key(uid);
+            if typed.at_risk && is_there && typed.texts().any(|text| !shown.contains(text)) {
                 self.keep_left(*uid, typed);
+            }
+            for cells in &typed.before {
+                if cells.texts().any(|text| !shown.contains(text) && typed.texts().all(|kept| kept != text)) {
+                    self.keep_left(*uid, cells);
+                }
             }
         }
     }
@@ -339,7 +344,7 @@ fn standing(open: &OpenRow, typed: &Typed) -> String {
 /// A row that is not on the tab: new, or deleted while open.
 fn come_back(open: &OpenRow, known: Option<&Typed>) -> Judged {
     let Some(known) = known else { return Judged { answer: standing(open, &Typed::default()), typed: Typed::default() } };
-    let typed = Typed { formula_in: Vec::new(), copies: None, at_risk: false, ..known.unapproved() };
+    let typed = Typed { formula_in: Vec::new(), ..known.plain().unapproved() };
     if known.approved == Approved::Yes {
         let answer = "changed: this row was gone and has been put back; tick Approved again".to_owned();
         return Judged { answer, typed };

@@ -163,8 +163,7 @@ fn typed<'a>(cell: impl Fn(usize) -> &'a Value) -> Typed {
         match_notes: text(pending::MATCH_NOTES),
         approved: approved(cell(pending::APPROVED)),
         formula_in,
-        copies: None,
-        at_risk: false,
+        ..Typed::default()
     }
 }
 

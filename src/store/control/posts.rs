@@ -93,7 +93,7 @@ async fn record(tx: &mut PgConnection, landed: &Landed<'_>, tab: &IntentTab) -> 
         && let Some(typed) = landed.typed.and_then(|typed| typed.get(&tab.company))
     {
         if landed.stay_due {
-            tabs::fill_typed(tx, &tab.company, tab.role.as_str(), typed).await?;
+            tabs::fill_typed(tx, &tab.company, tab.role.as_str(), tab.sheet_id, typed).await?;
         } else {
             tabs::set_typed(tx, &tab.company, tab.role.as_str(), typed).await?;
         }

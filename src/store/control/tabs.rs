@@ -5,7 +5,7 @@ use sqlx::types::Json as SqlJson;
 use sqlx::{PgConnection, PgPool};
 
 use super::PATIENCE;
-use crate::domain::plan::TypedCells;
+use crate::domain::plan::{TypedCells, merge, merge_read};
 use crate::store::pools::within;
 
 /// A remembered tab.
@@ -165,47 +165,49 @@ pub async fn set_typed(connection: &mut PgConnection, company: &str, role: &str,
     Ok(())
 }
 
-/// Adds what was typed when a post was planned whose landing nobody saw. What has been read since then counts, but for cells that the post may have
-/// taken with it ([`crate::domain::tab::Typed::is_marked`]): what a read shows in their place says nothing of them.
+/// Adds what was typed when a post was planned whose landing nobody saw. What has been read since then is the newer ([`merge`]).
 ///
 /// # Errors
 /// The database's.
-pub async fn fill_typed(connection: &mut PgConnection, company: &str, role: &str, typed: &TypedCells) -> Result<(), sqlx::Error> {
-    let typed = serde_json::to_value(typed).unwrap_or(Json::Null);
-    sqlx::query!(
-        "UPDATE control.sheet_tabs SET updated_at = now(), typed = $3 || typed || (
-             SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each($3) WHERE value ?| ARRAY['at_risk', 'copies'])
-         WHERE company_id = $1 AND role = $2",
-        company,
-        role,
-        typed
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+pub async fn fill_typed(connection: &mut PgConnection, company: &str, role: &str, sheet_id: i32, planned: &TypedCells) -> Result<(), sqlx::Error> {
+    let Some(since) = locked(connection, company, role, sheet_id).await? else { return Ok(()) };
+    set_typed(connection, company, role, &merge(planned, since.typed)).await
 }
 
-/// Adds what a read beside the posts (promote's) showed, row by row. Marked cells stay: only the post that reads the tab next settles what became
-/// of them.
+/// Adds what a read beside the posts (promote's) showed, row by row. What the next post must settle stays ([`merge_read`]).
 ///
 /// # Errors
 /// The database's.
-pub async fn add_typed(pool: &PgPool, company: &str, role: &str, sheet_id: i32, typed: &TypedCells) -> Result<(), sqlx::Error> {
+pub async fn add_typed(pool: &PgPool, company: &str, role: &str, sheet_id: i32, read: &TypedCells) -> Result<(), sqlx::Error> {
     within(PATIENCE, async {
-        let typed = serde_json::to_value(typed).unwrap_or(Json::Null);
-        sqlx::query!(
-            "UPDATE control.sheet_tabs SET updated_at = now(), typed = typed || (
-                 SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each($4)
-                 WHERE NOT coalesce(typed -> key ?| ARRAY['at_risk', 'copies'], FALSE))
-             WHERE company_id = $1 AND role = $2 AND sheet_id = $3",
-            company,
-            role,
-            sheet_id,
-            typed
-        )
-        .execute(pool)
-        .await?;
-        Ok(())
+        let mut tx = pool.begin().await?;
+        if let Some(known) = locked(&mut tx, company, role, sheet_id).await? {
+            let typed = merge_read(&known.typed, read.clone(), known.in_doubt);
+            set_typed(&mut tx, company, role, &typed).await?;
+        }
+        tx.commit().await
     })
     .await
+}
+
+/// What is remembered of a tab.
+struct Known {
+    typed: TypedCells,
+    /// A post of its spreadsheet is not settled.
+    in_doubt: bool,
+}
+
+/// What is remembered of a tab, and is changed by nobody else until the transaction ends. `None` = nothing.
+async fn locked(connection: &mut PgConnection, company: &str, role: &str, sheet_id: i32) -> Result<Option<Known>, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"SELECT typed AS "typed: SqlJson<TypedCells>", EXISTS (
+               SELECT FROM control.sheet_intents i WHERE i.spreadsheet_id = t.spreadsheet_id AND i.state IN ('planned', 'sent', 'in_doubt')) AS "in_doubt!"
+           FROM control.sheet_tabs t WHERE company_id = $1 AND role = $2 AND sheet_id = $3 FOR UPDATE OF t"#,
+        company,
+        role,
+        sheet_id
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|row| Known { typed: row.typed.0, in_doubt: row.in_doubt }))
 }
