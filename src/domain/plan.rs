@@ -29,7 +29,7 @@ mod writes;
 
 pub use active::plan_active;
 pub use header::plan_header;
-pub use merge::{merge, merge_read};
+pub use merge::{merge, merge_read, merge_seen};
 pub use pending::plan_pending;
 
 /// People's cells by transaction, as last read.
@@ -68,6 +68,8 @@ pub struct PendingInput<'a> {
     pub typed: &'a TypedCells,
     /// `posted_seq` of the tab: content that changed after it is a correction, not a person's edit.
     pub posted_seq: i64,
+    /// A post of the company's tabs is in doubt: it may remove rows yet.
+    pub in_doubt: bool,
 }
 
 /// What an Active tab is made equal to.

@@ -176,16 +176,16 @@ pub struct Typed {
     /// Headers of the people's cells that hold a formula.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub formula_in: Vec<String>,
-    /// Set when the row had copies and the post that read it removed rows: what the copies that say something else showed. Should none of the
-    /// rows show a cell of these afterwards, rows had moved and the row that held it went.
+    /// Set when the row had copies and was read by a post that removed rows, or while a post was in doubt: what the copies that say something else
+    /// showed. Should none of the rows show a cell of these afterwards, rows had moved and the row that held it went.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub copies: Option<Vec<Typed>>,
     /// Set when it was read by a post that removed rows, or while a post was in doubt: people may have sorted meanwhile, so that these texts stood in
     /// a row that went. What no row shows afterwards is kept as left behind.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub at_risk: bool,
-    /// Marked cells of this row that were read earlier, newest first and without marks: the post in doubt may have taken them with a row. What is
-    /// on the tab no more is kept. See `domain::plan::merge`.
+    /// Cells of this row that others read, newest first and without marks: a post may have taken them with a row since. What is on the tab no more is
+    /// kept. See `domain::plan::merge`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub before: Vec<Typed>,
 }
@@ -216,6 +216,16 @@ impl Typed {
     pub fn put_at_risk(&mut self) {
         let has_text = self.texts().next().is_some();
         self.at_risk = has_text;
+    }
+
+    /// No rows can go any more that this one's cells stood in.
+    pub fn put_out_of_risk(&mut self) {
+        (self.at_risk, self.copies) = (false, None);
+    }
+
+    /// Both say the same, marked or not.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        Self { at_risk: other.at_risk, copies: other.copies.clone(), ..self.clone() } == *other
     }
 
     /// The cells alone, without marks.

@@ -207,7 +207,16 @@ fn check_observed(observed: &Observed) {
 fn check_tab(tab: &ObservedTab) {
     assert!(tab.rows.iter().map(Vec::len).sum::<usize>() + tab.rows.len() <= answers::MOST_CELLS * 2);
     let (gone, typed) = (HashMap::new(), TypedCells::new());
-    let pending = PendingInput { company: "710", title: "Pending", tab: Found::There(tab), open: &[], gone: &gone, typed: &typed, posted_seq: 0 };
+    let pending = PendingInput {
+        company: "710",
+        title: "Pending",
+        tab: Found::There(tab),
+        open: &[],
+        gone: &gone,
+        typed: &typed,
+        posted_seq: 0,
+        in_doubt: tab.sheet_id % 2 == 1,
+    };
     let active = ActiveInput { company: "710", title: "Active", tab: Found::There(tab), rules: &[] };
     let plans = [plan_pending(&pending, &mut Budget::new(2_000_000)), plan_active(&active, &mut Budget::new(2_000_000))];
     for plan in plans.into_iter().flatten() {

@@ -7,7 +7,7 @@ use chrono::NaiveDate;
 use kylo::domain::ids::TxnUid;
 use kylo::domain::plan::{Budget, Found, PendingInput, TabPlan, TypedCells, plan_pending};
 use kylo::domain::sheet::{CellWrite, Request, Value};
-use kylo::domain::tab::{self, OpenRow, RowKey, Typed};
+use kylo::domain::tab::{self, OpenRow, PendingRow, RowKey, Typed};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -212,8 +212,16 @@ impl Bench {
         let tab = self.book.has(TAB).then(|| self.book.grid(TAB).observe());
         let found = tab.as_ref().map_or(Found::Missing { sheet_id: 9 }, Found::There);
         let open: Vec<OpenRow> = self.open.values().cloned().collect();
-        let input =
-            PendingInput { company: "710", title: TAB, tab: found, open: &open, gone: &self.gone, typed: &self.typed, posted_seq: self.posted_seq };
+        let input = PendingInput {
+            company: "710",
+            title: TAB,
+            tab: found,
+            open: &open,
+            gone: &self.gone,
+            typed: &self.typed,
+            posted_seq: self.posted_seq,
+            in_doubt: false,
+        };
         plan_pending(&input, &mut Budget::new(budget)).unwrap()
     }
 
@@ -221,6 +229,12 @@ impl Bench {
         self.typed.clone_from(&plan.typed);
         let remembered = plan.typed.values().flat_map(|typed| std::iter::once(typed).chain(typed.copies.iter().flatten()));
         self.read.extend(remembered.flat_map(texts));
+        // Also what stands in a row that has no room in the batch.
+        let view = self.book.has(TAB).then(|| tab::read_pending(&self.book.grid(TAB).observe()));
+        let rows = view.into_iter().flatten().flat_map(|view| view.rows);
+        let is_known = |row: &PendingRow| matches!(row.key, RowKey::Uid(uid) if self.open.contains_key(&uid) || self.gone.contains_key(&uid));
+        let seen: Vec<String> = rows.filter(is_known).flat_map(|row| texts(&row.typed)).collect();
+        self.read.extend(seen);
     }
 
     /// A person's sort without the key column can carry cells to a row without key, which is that person's own: Kylo keeps no account of it.
@@ -443,6 +457,31 @@ fn bench_of(n: usize) -> Bench {
     }
     bench.post(&[], usize::MAX);
     bench
+}
+
+#[test]
+fn what_was_typed_in_a_decided_row_that_finds_no_room_in_the_batch_is_kept_when_a_person_deletes_it() {
+    let mut bench = bench_of(2);
+    bench.run(Op::Edit(Edit::Type { row: 0, column: 0 }));
+    bench.run(Op::Resolve(0));
+    let cut = bench.plan(0);
+    assert!(!cut.complete && cut.left.is_empty());
+    bench.remember(&cut);
+    bench.run(Op::Edit(Edit::Delete(0)));
+    bench.assert_converged();
+    assert_eq!(bench.left, [Typed { target_sheet: "typed 1".to_owned(), ..Typed::default() }]);
+}
+
+#[test]
+fn of_a_decided_row_that_is_gone_only_what_was_typed_is_kept() {
+    let mut bench = bench_of(2);
+    bench.run(Op::Resolve(0));
+    bench.post(&[], usize::MAX);
+    let typed = Typed { target_sheet: "read by promote".to_owned(), ..Typed::default() };
+    let uid = *bench.gone.keys().next().unwrap();
+    bench.typed = TypedCells::from([(uid, Typed { before: vec![typed.clone()], ..Typed::default() })]);
+    bench.assert_converged();
+    assert_eq!(bench.left, [typed]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use kylo::domain::tab::{ActiveRule, Role, Typed};
 use kylo::flow::post::{PostStore, Projection, Shown};
 use kylo::store::control::intents::{IntentTab, NewIntent, TypedByCompany};
 use kylo::store::control::posts::Landed;
-use kylo::store::control::tabs::TabRow;
+use kylo::store::control::tabs::{Known, TabRow};
 use uuid::Uuid;
 
 use super::dice::Dice;
@@ -130,14 +130,14 @@ impl Both {
     }
 
     async fn step(&mut self) {
-        let kind = self.dice.below(24);
+        let kind = self.dice.below(26);
         let done = match kind {
             0..=2 => self.lease().await,
             3..=5 => self.wait_or_trouble().await,
             6..=9 => self.write_intent().await,
             10..=13 => self.move_intent().await,
             14..=16 => self.confirm().await,
-            17 => self.bind().await,
+            17 | 24 | 25 => self.bind().await,
             18 | 19 => self.typed().await,
             20..=22 => self.company().await,
             _ => self.answers().await,
@@ -195,6 +195,15 @@ impl Both {
         "trouble"
     }
 
+    /// What is remembered, or what was at another time.
+    fn known(&self, company: &str) -> Known {
+        let known = self.memory.lock().known(company);
+        if self.dice.one_in(3) {
+            return Known { typed: self.cells(), generation: i64::try_from(self.dice.below(6)).unwrap() };
+        }
+        known
+    }
+
     async fn write_intent(&mut self) -> &'static str {
         let (sheet, holder) = (*self.dice.pick(&SHEETS), *self.dice.pick(&self.holders));
         if !self.dice.one_in(4) {
@@ -204,6 +213,7 @@ impl Both {
         let n = self.dice.below(tabs.len()) + 1;
         let tabs = &tabs[..n];
         let typed = TypedByCompany::from([("710".to_owned(), self.cells()), ("711".to_owned(), self.cells())]);
+        let known = COMPANIES.map(|company| self.known(company));
         let intent = NewIntent {
             intent_id: self.dice.uuid(),
             spreadsheet_id: sheet,
@@ -212,6 +222,7 @@ impl Both {
             tabs,
             operations: &[Request::DeleteMetadata { id: 1 }],
             typed: &typed,
+            known: COMPANIES.iter().zip(&known).map(|(company, known)| (*company, &known.typed)).collect(),
         };
         if same("write_intent", self.postgres.write_intent(&intent).await, self.memory.write_intent(&intent).await) != Some(true) {
             return "no intent";
@@ -246,13 +257,14 @@ impl Both {
             return "none";
         };
         let typed = TypedByCompany::from([("710".to_owned(), self.cells()), ("711".to_owned(), self.cells())]);
+        let planned = TypedByCompany::from(COMPANIES.map(|company| (company.to_owned(), self.known(company).typed)));
         let landed = Landed {
             intent_id,
             spreadsheet_id,
             generation: i64::try_from(self.dice.below(6)).unwrap(),
             tabs: &tabs,
-            typed: Some(&typed).filter(|_| self.dice.one_in(2)),
-            stay_due: self.dice.one_in(3),
+            planned: Some(&planned).filter(|_| !self.dice.one_in(4)),
+            seen: Some(&typed).filter(|_| !self.dice.one_in(3)),
             new_epoch: self.dice.one_in(5),
             control_tab: self.dice.one_in(2).then_some((9, "_kylo")),
             at: self.at(),
@@ -281,8 +293,8 @@ impl Both {
             posted_seq: tab.seq,
             answer_seq: tab.answer_seq,
         };
-        let cells = self.cells();
-        let shown = [Shown { typed: (tab.role == Role::Pending).then_some(&cells), tab: row }];
+        let (known, cells) = (self.known(&row.company_id).typed, self.cells());
+        let shown = [Shown { typed: (tab.role == Role::Pending).then_some((&known, &cells)), tab: row }];
         let holder = *self.dice.pick(&self.holders);
         let answers = (self.postgres.bind_equal(SHEET, holder, &shown).await, self.memory.bind_equal(SHEET, holder, &shown).await);
         match same("bind_equal", answers.0, answers.1) {
@@ -294,8 +306,10 @@ impl Both {
 
     async fn typed(&mut self) -> &'static str {
         let (company, cells) = (*self.dice.pick(&COMPANIES), self.cells());
+        let known = self.known(company);
         let sheet_id = 10 + i32::try_from(self.dice.below(14)).unwrap();
-        let answers = (self.postgres.add_typed(company, sheet_id, &cells).await, self.memory.add_typed(company, sheet_id, &cells).await);
+        let answers =
+            (self.postgres.add_typed(company, sheet_id, &known, &cells).await, self.memory.add_typed(company, sheet_id, &known, &cells).await);
         same("add_typed", answers.0, answers.1);
         "typed"
     }
@@ -358,7 +372,7 @@ impl Both {
         let roles = BTreeSet::from(Role::ALL);
         let seen: Vec<TxnUid> = (0..4).map(|_| self.uid()).collect();
         for company in COMPANIES {
-            same(after, postgres.typed(company).await, memory.typed(company).await);
+            same(after, postgres.known(company).await, memory.known(company).await);
             let route = &self.routes[company];
             same(after, postgres.project(route, &roles, &seen).await.map(said), memory.project(route, &roles, &seen).await.map(said));
             let (dsn, schema, asked) = (Dsn::new(&self.world.dsn), SchemaName::parse(&format!("app_{company}")).unwrap(), [company.to_owned()]);

@@ -44,9 +44,9 @@ fn edit(world: &World, how: fn(&mut Grid)) {
     how(world.sheets.lock().books.get_mut(SHEET).unwrap().grid_mut(TAB));
 }
 
-/// One row on its tab.
-async fn posted(broken: Broken) -> World {
-    let world = World::new(1, Setup { n_companies: 1, turns: 1, broken, ..Setup::default() });
+/// One row on its tab. `turns`: how long each transaction and call may take.
+async fn posted(turns: usize, broken: Broken) -> World {
+    let world = World::new(1, Setup { n_companies: 1, turns, broken, ..Setup::default() });
     world.tables.lock().unwrap().add("700", "a", "COFFEE", 100);
     world.settle().await.unwrap();
     world
@@ -54,7 +54,7 @@ async fn posted(broken: Broken) -> World {
 
 /// One poster frozen after so many steps. `None` = its pass was over before.
 async fn woken_after(steps: usize, story: &Story, broken: Broken) -> Option<Result<(), String>> {
-    let mut world = posted(broken).await;
+    let mut world = posted(1, broken).await;
     edit(&world, story.before);
     world.tables.lock().unwrap().add("700", "b", "TEA", 200);
     world.fair();
@@ -78,7 +78,7 @@ async fn woken_after(steps: usize, story: &Story, broken: Broken) -> Option<Resu
 /// A post lands after its successor has read what people typed since, and is found by its fence; after so many steps of the successor's pass the
 /// row is deleted. `None` = the pass was over before.
 async fn deleted_after(steps: usize, broken: Broken) -> Option<Result<(), String>> {
-    let mut world = posted(broken).await;
+    let mut world = posted(1, broken).await;
     edit(&world, TYPED_OVER.before);
     world.tables.lock().unwrap().add("700", "b", "TEA", 200);
     world.fair();
@@ -108,7 +108,7 @@ async fn deleted_after(steps: usize, broken: Broken) -> Option<Result<(), String
 /// A post that removes a row is in doubt, a person types over what it has read, promote reads that, and after so many steps of the next post the row
 /// is deleted. `None` = the pass was over before.
 async fn deleted_in_doubt(steps: usize, fate: Fate, broken: Broken) -> Option<Result<(), String>> {
-    let mut world = posted(broken).await;
+    let mut world = posted(1, broken).await;
     let tea = world.tables.lock().unwrap().add("700", "b", "TEA", 200);
     edit(&world, TYPED_OVER.before);
     world.settle().await.unwrap();
@@ -130,6 +130,63 @@ async fn deleted_in_doubt(steps: usize, fate: Fate, broken: Broken) -> Option<Re
     edit(&world, TYPED_OVER.after);
     successor.finish().unwrap();
     world.fair();
+    Some(world.settle().await.and_then(|()| world.holds()))
+}
+
+fn delete_row(world: &World) {
+    edit(world, TYPED_OVER.after);
+}
+
+fn delete_tab(world: &World) {
+    world.sheets.lock().books.get_mut(SHEET).unwrap().grids.retain(|grid| grid.title != TAB);
+}
+
+/// After so many steps of a post, a person types over what it has read, promote reads that, and `delete` is done. `None` = the pass was over before.
+async fn read_beside(steps: usize, removes: bool, fate: Option<Fate>, delete: fn(&World), broken: Broken) -> Option<Result<(), String>> {
+    let mut world = posted(1, broken).await;
+    let tea = world.tables.lock().unwrap().add("700", "b", "TEA", 200);
+    edit(&world, TYPED_OVER.before);
+    world.sheets.lock().people.taken_back.insert("older".to_owned());
+    world.settle().await.unwrap();
+    if removes {
+        world.tables.lock().unwrap().resolve("700", tea);
+    } else {
+        world.tables.lock().unwrap().add("700", "c", "MILK", 300);
+    }
+    world.fair();
+    world.sheets.lock().next_fate = fate;
+    let mut poster = Process::start(&world);
+    for _ in 0..steps {
+        if poster.step() {
+            return None;
+        }
+    }
+    edit(&world, TYPED_OVER.meanwhile);
+    world.promote_reads(&world.poster()).await;
+    delete(&world);
+    poster.finish().unwrap();
+    world.fair();
+    Some(world.settle().await.and_then(|()| world.holds()))
+}
+
+/// Promote is frozen after so many steps of its read; meanwhile a person types over what it may have seen, and a post reads that. It stores what it has
+/// seen when it wakes, and the row is deleted. `None` = its read was over before.
+async fn promote_woken_after(steps: usize, broken: Broken) -> Option<Result<(), String>> {
+    let mut world = posted(8, broken).await;
+    edit(&world, TYPED_OVER.before);
+    world.sheets.lock().people.taken_back.insert("older".to_owned());
+    world.fair();
+    let mut promote = Process::promote(&world);
+    for _ in 0..steps {
+        if promote.step() {
+            return None;
+        }
+    }
+    edit(&world, TYPED_OVER.meanwhile);
+    world.fair();
+    world.settle().await.unwrap();
+    promote.finish().unwrap();
+    edit(&world, TYPED_OVER.after);
     Some(world.settle().await.and_then(|()| world.holds()))
 }
 
@@ -174,4 +231,19 @@ fn i7_a_row_deleted_while_a_removing_post_is_in_doubt_comes_back_with_what_promo
     for fate in [Fate::NotApplied, Fate::AnswerLost, Fate::Late(When::BeforeNextWrite), Fate::Late(When::AtTheEnd)] {
         assert_harmless(|at, broken| deleted_in_doubt(at, fate, broken), Broken::OldTypedInDoubt, "newer");
     }
+}
+
+#[test]
+fn i7_what_promote_reads_at_any_step_of_a_post_is_not_lost() {
+    for (removes, delete) in [(false, delete_row as fn(&World)), (true, delete_row), (false, delete_tab)] {
+        for fate in [None, Some(Fate::NotApplied), Some(Fate::AnswerLost), Some(Fate::Late(When::BeforeNextWrite)), Some(Fate::Late(When::AtTheEnd))]
+        {
+            assert_harmless(|at, broken| read_beside(at, removes, fate, delete, broken), Broken::BlindPosts, "newer");
+        }
+    }
+}
+
+#[test]
+fn i7_promote_frozen_at_any_step_of_its_read_puts_back_nothing_older_than_what_posts_have_read() {
+    assert_harmless(promote_woken_after, Broken::BlindPromote, "newer");
 }

@@ -30,6 +30,14 @@ impl Process {
         Self { poster: Arc::new(world.poster()), pass: None, frozen: false }
     }
 
+    /// Reads a company's Pending tab for promote.
+    pub fn promote(world: &World) -> Self {
+        let (poster, route) = (Arc::new(world.poster()), world.some_route());
+        let reader = Arc::clone(&poster);
+        // A call or a transaction that fails is tried again with the message.
+        Self { poster, pass: Some(Box::pin(async move { drop(reader.read_pending(&route).await) })), frozen: false }
+    }
+
     /// Goes on to its next pause. True = its pass has ended.
     pub fn step(&mut self) -> bool {
         let poster = Arc::clone(&self.poster);

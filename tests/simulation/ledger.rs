@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use kylo::domain::plan::{TypedCells, merge, merge_read};
+use kylo::domain::plan::{TypedCells, merge, merge_read, merge_seen};
 use kylo::domain::tab::{Role, Typed};
 use kylo::flow::post::Shown;
 use kylo::store::control::intents::{IntentTab, NewIntent, OpenIntent, TypedByCompany};
 use kylo::store::control::posts::Landed;
-use kylo::store::control::tabs::TabRow;
+use kylo::store::control::tabs::{Known, TabRow};
 use sqlx::types::Json;
 use uuid::Uuid;
 
@@ -68,7 +68,7 @@ fn tab_row(landed: &Landed<'_>, tab: &IntentTab) -> TabRow {
         sheet_id: tab.sheet_id,
         configured_title: tab.configured_title.clone(),
         title: tab.title.clone(),
-        posted_seq: if landed.stay_due { -1 } else { tab.seq },
+        posted_seq: if landed.seen.is_none() { -1 } else { tab.seq },
         answer_seq: tab.answer_seq,
     }
 }
@@ -114,7 +114,8 @@ impl Tables {
             has_operations: true,
         });
         for (company, typed) in new.typed {
-            self.set_typed(company, Role::Pending.as_str(), typed);
+            let known = new.known.get(company.as_str()).copied().cloned().unwrap_or_default();
+            self.set_typed(company, Role::Pending.as_str(), &known, typed);
         }
         true
     }
@@ -136,8 +137,7 @@ impl Tables {
 
     pub fn confirm(&mut self, landed: &Landed<'_>) -> Answered<bool> {
         let is_open = self.intent(landed.intent_id).is_some_and(|intent| intent.is_open());
-        let rows = landed.tabs.iter().map(|tab| tab_row(landed, tab));
-        if is_open && rows.filter(|row| self.is_configured(row)).any(|row| self.is_taken(&row)) {
+        if is_open && self.cannot_bind(landed) {
             return Err(taken());
         }
         if !self.settle_intent(landed.intent_id, "confirmed") {
@@ -164,10 +164,8 @@ impl Tables {
         let row = tab_row(landed, tab);
         if self.is_configured(&row) {
             self.bind(&row)?;
-            if let Some(typed) = landed.typed.and_then(|typed| typed.get(&tab.company)).filter(|_| tab.role == Role::Pending) {
-                let is_older = landed.stay_due && !self.old_typed;
-                let known = if is_older { merge(typed, self.typed(&tab.company)) } else { typed.clone() };
-                self.set_typed(&tab.company, tab.role.as_str(), &known);
+            if tab.role == Role::Pending {
+                self.record_typed(landed, &tab.company);
             }
         }
         if tab.row_count > 0 {
@@ -180,6 +178,22 @@ impl Tables {
         Ok(())
     }
 
+    fn record_typed(&mut self, landed: &Landed<'_>, company: &str) {
+        let planned = landed.planned.and_then(|planned| planned.get(company));
+        match (landed.seen, planned) {
+            (Some(seen), planned) => {
+                if let Some(seen) = seen.get(company) {
+                    self.set_typed(company, Role::Pending.as_str(), &planned.cloned().unwrap_or_default(), seen);
+                }
+            }
+            (None, Some(planned)) => {
+                let stored = if self.old_typed { planned.clone() } else { merge(planned, self.known(company).typed) };
+                self.replace(company, Role::Pending.as_str(), stored);
+            }
+            (None, None) => {}
+        }
+    }
+
     fn is_configured(&self, tab: &TabRow) -> bool {
         self.config.iter().any(|row| {
             let title = if tab.role == "pending" { &row.tab_pending } else { &row.tab_active };
@@ -187,6 +201,15 @@ impl Tables {
                 && row.spreadsheet_id.as_ref() == Some(&tab.spreadsheet_id)
                 && title.as_ref() == Some(&tab.configured_title)
         })
+    }
+
+    /// One after the other: a tab that is taken may be given up by one before it.
+    fn cannot_bind(&mut self, landed: &Landed<'_>) -> bool {
+        let kept = self.tabs.clone();
+        let rows: Vec<TabRow> = landed.tabs.iter().map(|tab| tab_row(landed, tab)).filter(|row| self.is_configured(row)).collect();
+        let cannot = rows.iter().any(|row| self.bind(row).is_err());
+        self.tabs = kept;
+        cannot
     }
 
     /// By another company.
@@ -203,9 +226,9 @@ impl Tables {
         self.tabs.retain(|_, tab| !(is_same_tab(&tab.row) && tab.row.company_id == new.company_id && tab.row.role != new.role));
         let key = (new.company_id.clone(), new.role.clone());
         let mut tab = Tab { row: new.clone(), typed: TypedCells::new() };
-        if let Some(old) = self.tabs.get(&key).filter(|old| is_same_tab(&old.row)) {
+        if let Some(old) = self.tabs.get(&key) {
             tab.typed.clone_from(&old.typed);
-            if new.posted_seq < 0 {
+            if is_same_tab(&old.row) && new.posted_seq < 0 {
                 tab.row.posted_seq = old.row.posted_seq.min(-1 - old.row.posted_seq);
             }
         }
@@ -222,40 +245,58 @@ impl Tables {
         }
         for Shown { tab, typed } in shown {
             self.bind(tab)?;
-            if let Some(typed) = typed {
-                self.set_typed(&tab.company_id, &tab.role, typed);
+            if let Some((known, seen)) = typed {
+                self.set_typed(&tab.company_id, &tab.role, known, seen);
             }
         }
         Ok(true)
     }
 
-    fn set_typed(&mut self, company: &str, role: &str, typed: &TypedCells) {
+    fn set_typed(&mut self, company: &str, role: &str, known: &TypedCells, seen: &TypedCells) {
+        let Some(stored) = self.tabs.get(&(company.to_owned(), role.to_owned())).map(|tab| tab.typed.clone()) else { return };
+        self.remember_read(seen);
+        let seen = if self.blind_posts { seen.clone() } else { merge_seen(known, &stored, seen.clone()) };
+        self.replace(company, role, seen);
+    }
+
+    fn replace(&mut self, company: &str, role: &str, typed: TypedCells) {
         if let Some(tab) = self.tabs.get_mut(&(company.to_owned(), role.to_owned())) {
-            tab.typed.clone_from(typed);
-            self.ever_typed.extend(typed.iter().flat_map(|(uid, typed)| texts(typed).map(|text| (*uid, text))));
+            tab.typed = typed;
         }
     }
 
-    pub fn add_typed(&mut self, company: &str, sheet_id: i32, typed: &TypedCells) {
+    fn remember_read(&mut self, typed: &TypedCells) {
+        self.ever_typed.extend(typed.iter().flat_map(|(uid, typed)| texts(typed).map(|text| (*uid, text))));
+    }
+
+    pub fn add_typed(&mut self, company: &str, sheet_id: i32, known: &Known, read: &TypedCells) {
         let key = (company.to_owned(), Role::Pending.as_str().to_owned());
-        if let Some(tab) = self.tabs.get_mut(&key).filter(|tab| tab.row.sheet_id == sheet_id) {
-            let mut newer = typed.clone();
-            if self.old_in_doubt {
-                newer.retain(|uid, _| !tab.typed.get(uid).is_some_and(Typed::is_marked));
-            }
-            let in_doubt = self.intents.iter().any(|intent| intent.is_open() && intent.spreadsheet == tab.row.spreadsheet_id);
-            tab.typed = merge_read(&tab.typed, newer, in_doubt);
-            self.ever_typed.extend(typed.iter().flat_map(|(uid, typed)| texts(typed).map(|text| (*uid, text))));
+        let Some(tab) = self.tabs.get(&key).filter(|tab| tab.row.sheet_id == sheet_id) else { return };
+        let mut newer = read.clone();
+        if self.old_in_doubt {
+            newer.retain(|uid, _| !tab.typed.get(uid).is_some_and(Typed::is_marked));
         }
+        let spreadsheet = &tab.row.spreadsheet_id;
+        let is_theirs = |intent: &&Intent| intent.spreadsheet == *spreadsheet && intent.tabs.iter().any(|tab| tab.company == company);
+        let in_doubt = self.intents.iter().filter(is_theirs).any(Intent::is_open) || self.generation(spreadsheet) != known.generation;
+        let known = if self.blind_promote { &tab.typed } else { &known.typed };
+        let typed = merge_read(known, &tab.typed, newer, in_doubt);
+        self.replace(company, Role::Pending.as_str(), typed);
+        self.remember_read(read);
+    }
+
+    fn generation(&self, spreadsheet: &str) -> i64 {
+        self.sheets.get(spreadsheet).map_or(0, |sheet| sheet.row.confirmed_generation)
+    }
+
+    pub fn known(&self, company: &str) -> Known {
+        let tab = self.tabs.get(&(company.to_owned(), Role::Pending.as_str().to_owned()));
+        tab.map(|tab| Known { typed: tab.typed.clone(), generation: self.generation(&tab.row.spreadsheet_id) }).unwrap_or_default()
     }
 
     pub fn set_all_due(&mut self, spreadsheet: &str) {
         for tab in self.tabs.values_mut().filter(|tab| tab.row.spreadsheet_id == spreadsheet) {
             tab.row.posted_seq = -1;
         }
-    }
-
-    pub fn typed(&self, company: &str) -> TypedCells {
-        self.tabs.get(&(company.to_owned(), Role::Pending.as_str().to_owned())).map(|tab| tab.typed.clone()).unwrap_or_default()
     }
 }

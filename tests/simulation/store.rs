@@ -18,7 +18,7 @@ use kylo::store::company::projection::{AnswerSeq, StateRow};
 use kylo::store::control::intents::{NewIntent, OpenIntent};
 use kylo::store::control::posts::Landed;
 use kylo::store::control::spreadsheets::{SpreadsheetRow, TroubleRow};
-use kylo::store::control::tabs::TabRow;
+use kylo::store::control::tabs::{Known, TabRow};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -75,6 +75,10 @@ pub enum Broken {
     OldTypedWhenFound,
     /// What promote reads does not take the place of what a removing post in doubt may have taken.
     OldTypedInDoubt,
+    /// What a post has read takes the place of what promote has stored meanwhile.
+    BlindPosts,
+    /// What promote has read takes the place of what posts have stored meanwhile.
+    BlindPromote,
     /// Answers are stored without a trace in `company_state`: nobody learns of those that a process stored when it woke.
     AnswersUnnoticed,
     /// What leaves the tab unapplied is not kept.
@@ -211,7 +215,10 @@ impl PostStore for Memory {
 
     fn write_intent<'a>(&'a self, intent: &'a NewIntent<'a>) -> Reply<'a, bool> {
         let is_checked = self.broken != Broken::IntentWithoutLease;
-        self.reply(move |tables| tables.write_intent(intent, is_checked.then(|| self.clock.now())))
+        self.reply(move |tables| {
+            tables.blind_posts = matches!(self.broken, Broken::BlindPosts | Broken::IntentWithoutLease);
+            tables.write_intent(intent, is_checked.then(|| self.clock.now()))
+        })
     }
 
     fn mark_sent(&self, intent: Uuid) -> Reply<'_, bool> {
@@ -240,7 +247,7 @@ impl PostStore for Memory {
     }
 
     fn confirm<'a>(&'a self, landed: &'a Landed<'a>) -> Reply<'a, bool> {
-        let without = self.broken == Broken::NoLedgerWhenFound && landed.stay_due;
+        let without = self.broken == Broken::NoLedgerWhenFound && landed.seen.is_none();
         Box::pin(self.act(move |tables| {
             let n_posts = tables.posts.len();
             tables.old_typed = self.broken == Broken::OldTypedWhenFound;
@@ -260,15 +267,15 @@ impl PostStore for Memory {
         self.reply(move |tables| tables.set_all_due(spreadsheet))
     }
 
-    fn typed<'a>(&'a self, company: &'a str) -> Reply<'a, TypedCells> {
-        self.reply(move |tables| tables.typed(company))
+    fn known<'a>(&'a self, company: &'a str) -> Reply<'a, Known> {
+        self.reply(move |tables| tables.known(company))
     }
 
-    fn add_typed<'a>(&'a self, company: &'a str, sheet_id: i32, typed: &'a TypedCells) -> Reply<'a, ()> {
-        let is_old = self.broken == Broken::OldTypedInDoubt;
+    fn add_typed<'a>(&'a self, company: &'a str, sheet_id: i32, known: &'a Known, read: &'a TypedCells) -> Reply<'a, ()> {
         self.reply(move |tables| {
-            tables.old_in_doubt = is_old;
-            tables.add_typed(company, sheet_id, typed);
+            tables.old_in_doubt = self.broken == Broken::OldTypedInDoubt;
+            tables.blind_promote = self.broken == Broken::BlindPromote;
+            tables.add_typed(company, sheet_id, known, read);
         })
     }
 

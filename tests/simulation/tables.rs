@@ -40,6 +40,10 @@ pub struct Tables {
     pub old_typed: bool,
     /// See [`super::store::Broken::OldTypedInDoubt`].
     pub old_in_doubt: bool,
+    /// See [`super::store::Broken::BlindPosts`].
+    pub blind_posts: bool,
+    /// See [`super::store::Broken::BlindPromote`].
+    pub blind_promote: bool,
     /// Everything that was ever stored as read from a person's cell, with the transaction it stood beside.
     pub ever_typed: BTreeSet<(TxnUid, String)>,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use kylo::domain::clock::{Clock, TestClock};
-use kylo::domain::company::{Bound, routes};
+use kylo::domain::company::{Bound, Route, routes};
 use kylo::domain::fence::{self, Mark};
 use kylo::domain::ids::{CompanyId, TxnUid};
 use kylo::domain::sheet::{MetadataEntry, Value};
@@ -162,11 +162,15 @@ impl World {
         people.move_away(books.get_mut(SHEET).unwrap().grid_mut(&title), row, &self.dice);
     }
 
-    /// Promote reads a company's Pending tab beside the posts.
-    pub async fn promote_reads(&self, poster: &Poster) {
+    pub fn some_route(&self) -> Arc<Route> {
         let known = routes(&self.tables.lock().unwrap().config, &Bound::new());
         let company = CompanyId::parse(self.dice.pick::<String>(&self.companies)).unwrap();
-        let route = known[&company].clone().unwrap();
+        known[&company].clone().unwrap()
+    }
+
+    /// Promote reads a company's Pending tab beside the posts.
+    pub async fn promote_reads(&self, poster: &Poster) {
+        let route = self.some_route();
         // A call or a transaction that fails is tried again with the message.
         let _failed = poster.read_pending(&route).await;
     }

@@ -1,10 +1,14 @@
-//! What is remembered of people's cells when a tab is read while a post is in doubt, or a post is found to have landed late.
+//! What is remembered of people's cells when a tab is read by two at once, while a post is in doubt, or when a post is found to have landed late.
 //!
 //! Called by whoever stores the cells of a tab. Pure.
 //!
-//! A post that removes rows *marks* what it read ([`Typed::is_marked`]): until the tab is planned again, nobody knows which rows went, and people may
-//! have sorted meanwhile. Promote reads in between. What it reads is newer and comes back should its row be deleted; what it replaces may have gone
-//! with a row, and is kept in [`Typed::before`] until the next plan.
+//! A post that removes rows, or that is planned while another is in doubt, *marks* what it read ([`Typed::is_marked`]): until the tab is planned again,
+//! nobody knows which rows went, and people may have sorted meanwhile. Promote reads in between. What it reads is newer and comes back should its row
+//! be deleted; what it replaces may have gone with a row, and is kept in [`Typed::before`] until the next plan.
+//!
+//! Promote takes no lease, so it may read while a post is under way, and store what it read long after. Therefore everybody loads what is *known* of a
+//! tab before looking at it. Where something else is *stored* by the time the look is stored, nobody can tell which look was the newer: a post's counts,
+//! because only posts change rows, and promote's is kept before it.
 //!
 //! | remembered | read since | then remembered |
 //! |---|---|---|
@@ -13,7 +17,9 @@
 //! | B, before it A | C | C with the marks of B, before it A and B |
 //! | B, before it A | A | A with the marks of B, before it B |
 //! | A, marked or not | nothing | as it was |
-//! | nothing, and a post is in doubt | B | B, marked |
+//! | nothing, and a post is in doubt, or was since what is known was loaded | B | B, marked |
+//! | something else than was known, B | A, by promote | B, before it A |
+//! | something else than was known, A | B or nothing, by a post | B or nothing, before it A; if A is what was known, it was typed over: nothing before it |
 //!
 //! | what became of the post in doubt | the next plan |
 //! |---|---|
@@ -22,6 +28,8 @@
 //! | it took one of several rows of the transaction | whatever none of them shows comes back in rows of their own: the person decides |
 //! | it is found only after a later read | what it had read is the older, what is remembered by then the newer: the same table |
 //!
+//! Cells are compared, not counted: a person who types back exactly what stood there before, while promote reads, is not noticed.
+//!
 //! A crash before the cells are stored loses nothing that was remembered, and the tab still shows them; they are stored in one transaction.
 //!
 //! What must never happen here: marked cells dropped, or older cells in the place of newer ones.
@@ -29,12 +37,35 @@
 use super::TypedCells;
 use crate::domain::tab::Typed;
 
-/// What is remembered of a tab of which `known` was, once promote has read it. `in_doubt`: a post of the spreadsheet is not settled.
-pub fn merge_read(known: &TypedCells, mut read: TypedCells, in_doubt: bool) -> TypedCells {
-    if in_doubt {
-        read.values_mut().for_each(Typed::put_at_risk);
+/// What is remembered of a tab once promote has read it, when `known` was remembered before its look, and by now `stored` is. `in_doubt`: a post was
+/// not settled at some time in between.
+pub fn merge_read(known: &TypedCells, stored: &TypedCells, read: TypedCells, in_doubt: bool) -> TypedCells {
+    let mut merged = stored.clone();
+    for (uid, mut cells) in read {
+        if in_doubt {
+            cells.put_at_risk();
+        }
+        let (before, now) = (known.get(&uid), merged.remove(&uid));
+        let has_changed = !is_same(before, now.as_ref());
+        let cells = match now {
+            // Somebody has settled since what we saw again.
+            now if has_changed && before.is_some_and(|before| covers(before, &cells)) => now,
+            now if has_changed => Some(merge_row(cells, now.unwrap_or_default())),
+            Some(older) if older.is_marked() => Some(merge_row(older, cells)),
+            _ => Some(cells),
+        };
+        merged.extend(cells.map(|cells| (uid, cells)));
     }
-    merge(known, read)
+    merged
+}
+
+/// What is remembered of a tab once a post has `seen` it, when `known` was remembered before its look, and by now `stored` is.
+pub fn merge_seen(known: &TypedCells, stored: &TypedCells, mut seen: TypedCells) -> TypedCells {
+    for (uid, cells) in stored.iter().filter(|(uid, cells)| !is_same(known.get(uid), Some(cells))) {
+        let newer = seen.remove(uid).unwrap_or_default();
+        seen.insert(*uid, merge_row(cells.clone(), newer));
+    }
+    seen
 }
 
 /// What is remembered of a tab of which `older` was known, once `newer` was read.
@@ -48,6 +79,15 @@ pub fn merge(older: &TypedCells, newer: TypedCells) -> TypedCells {
         merged.insert(uid, cells);
     }
     merged
+}
+
+/// Marks say what a post did with rows, not what a person typed.
+fn is_same(one: Option<&Typed>, other: Option<&Typed>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.says_the_same(other),
+        (None, None) => true,
+        _ => false,
+    }
 }
 
 fn merge_row(older: Typed, mut newer: Typed) -> Typed {
@@ -108,7 +148,7 @@ mod tests {
     #[test]
     fn what_promote_reads_is_at_risk_while_a_post_is_in_doubt() {
         let read = TypedCells::from([(TxnUid(Uuid::from_u128(1)), sheet("a"))]);
-        let at_risk = |in_doubt| merge_read(&TypedCells::new(), read.clone(), in_doubt).into_values().all(|cells| cells.at_risk);
+        let at_risk = |in_doubt| merge_read(&TypedCells::new(), &TypedCells::new(), read.clone(), in_doubt).into_values().all(|cells| cells.at_risk);
         assert!(at_risk(true) && !at_risk(false));
     }
 
@@ -141,6 +181,40 @@ mod tests {
         let found = read(&[with_copies(marked("a"), &["x"]), with_copies(sheet("b"), &["y", "x"])]);
         assert_eq!(found, Typed { before: vec![sheet("a")], ..with_copies(marked("b"), &["y", "x"]) });
         assert_eq!(read(&[with_copies(sheet("a"), &[]), sheet("b")]), Typed { before: vec![sheet("a")], ..with_copies(sheet("b"), &[]) });
+    }
+
+    fn one(cells: Option<Typed>) -> TypedCells {
+        cells.map(|cells| (TxnUid(Uuid::from_u128(1)), cells)).into_iter().collect()
+    }
+
+    fn with_before(cells: Typed, before: &[&str]) -> Typed {
+        Typed { before: before.iter().map(|text| sheet(text)).collect(), ..cells }
+    }
+
+    #[test]
+    fn what_promote_stored_while_a_post_was_under_way_stands_before_what_the_post_saw() {
+        let (known, stored) = (one(Some(sheet("a"))), one(Some(sheet("b"))));
+        assert_eq!(merge_seen(&known, &stored, one(Some(sheet("a")))), one(Some(with_before(sheet("a"), &["b"]))));
+        assert_eq!(merge_seen(&known, &stored, one(None)), one(Some(with_before(Typed::default(), &["b"]))));
+        assert_eq!(merge_seen(&known, &stored, stored.clone()), stored, "the post has seen it as well");
+        assert_eq!(merge_seen(&known, &known, one(Some(sheet("c")))), one(Some(sheet("c"))), "nobody was there");
+        assert_eq!(merge_seen(&known, &known, one(None)), one(None));
+        assert_eq!(merge_seen(&known, &one(None), one(Some(sheet("c")))), one(Some(sheet("c"))));
+        assert_eq!(merge_seen(&known, &one(Some(marked("a"))), one(Some(sheet("c")))), one(Some(sheet("c"))), "only a mark has changed");
+    }
+
+    #[test]
+    fn what_a_post_stored_while_promote_read_stays_and_what_promote_read_stands_before_it() {
+        let read = |known: Option<Typed>, stored: Option<Typed>, read: &str| {
+            merge_read(&one(known), &one(stored), one(Some(sheet(read))), false).into_values().next()
+        };
+        assert_eq!(read(Some(sheet("a")), Some(sheet("b")), "c"), Some(with_before(sheet("b"), &["c"])));
+        assert_eq!(read(Some(sheet("a")), None, "c"), Some(with_before(Typed::default(), &["c"])));
+        assert_eq!(read(None, Some(sheet("b")), "c"), Some(with_before(sheet("b"), &["c"])));
+        assert_eq!(read(Some(sheet("a")), Some(sheet("b")), "a"), Some(sheet("b")), "it was typed over since");
+        assert_eq!(read(Some(sheet("a")), None, "a"), None, "it was cleared or left since");
+        assert_eq!(read(Some(sheet("a")), Some(sheet("a")), "c"), Some(sheet("c")), "nobody was there");
+        assert_eq!(read(Some(sheet("a")), Some(marked("a")), "c"), Some(with_before(marked("c"), &["a"])), "only a mark has changed");
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub fn plan_pending(input: &PendingInput<'_>, budget: &mut Budget) -> Result<Tab
         lost: lost(&view, input.typed),
         writes: Writes::new(plan.sheet_id, budget),
         plan,
-        left: HashSet::new(),
+        left: HashMap::new(),
     };
     let has_room = planner.existing_rows();
     planner.plan.complete = planner.new_rows(has_room);
@@ -59,8 +59,8 @@ struct Planner<'a> {
     lost: HashMap<TxnUid, Lost>,
     writes: Writes<'a>,
     plan: TabPlan,
-    /// Whose cells are in `plan.left` already.
-    left: HashSet<TxnUid>,
+    /// What is in `plan.left` already.
+    left: HashMap<TxnUid, Vec<Typed>>,
 }
 
 impl Planner<'_> {
@@ -92,7 +92,7 @@ impl Planner<'_> {
     /// A row that was not planned for (the budget is spent) keeps its cells in the snapshot.
     fn remember(&mut self, row: &PendingRow) {
         if let RowKey::Uid(uid) = row.key
-            && self.open.contains_key(&uid)
+            && (self.open.contains_key(&uid) || self.input.gone.contains_key(&uid))
             && !self.lost.contains_key(&uid)
             && !row.typed.is_empty()
         {
@@ -117,8 +117,13 @@ impl Planner<'_> {
     fn keep_left(&mut self, uid: TxnUid, typed: &Typed) {
         let source = self.input.gone.get(&uid).or_else(|| self.open.get(&uid).map(|open| &open.description)).cloned().unwrap_or_default();
         let left = Left { uid, source, typed: typed.plain() };
-        // Only a copied row comes twice: a search for every row would make thousands of decided rows slow.
-        if self.left.insert(uid) || !self.plan.left.contains(&left) {
+        if left.typed.is_empty() {
+            return;
+        }
+        // A search through all of them for every row would make thousands of decided rows slow.
+        let known = self.left.entry(uid).or_default();
+        if !known.contains(&left.typed) {
+            known.push(left.typed.clone());
             self.plan.left.push(left);
         }
     }
@@ -224,7 +229,7 @@ impl Planner<'_> {
 
     /// A removal may hit another row than was meant. If that row has copies, it does not look deleted afterwards: the next plan must be told.
     fn mark_copied(&mut self) {
-        if self.writes.removes_none() {
+        if !self.may_lose_rows() {
             return;
         }
         for (uid, copies) in &self.copies {
@@ -239,9 +244,14 @@ impl Planner<'_> {
         }
     }
 
-    /// Before the answer comes or the next read: whatever is remembered now may be gone with a row that this plan removes.
+    /// Before the next read: by this plan, or by one that is in doubt.
+    fn may_lose_rows(&self) -> bool {
+        self.input.in_doubt || !self.writes.removes_none()
+    }
+
+    /// Before the answer comes or the next read: whatever is remembered now may be gone with a row that is removed.
     fn mark_at_risk(&mut self) {
-        if !self.writes.removes_none() {
+        if self.may_lose_rows() {
             self.plan.typed.values_mut().for_each(Typed::put_at_risk);
         }
     }

@@ -32,7 +32,7 @@ mod settle;
 mod store;
 mod wake;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +44,7 @@ use uuid::Uuid;
 use crate::domain::clock::Clock;
 use crate::domain::company::{Route, SELFTEST_COMPANY, SpreadsheetId};
 use crate::domain::ids::CompanyId;
+use crate::domain::plan::TypedCells;
 use crate::domain::tab::Role;
 use crate::faults::{Bug, CrashPoint, Faults, planted};
 use crate::ports::{CallError, SheetGateway};
@@ -170,6 +171,8 @@ struct Session<'a> {
     row: SpreadsheetRow,
     /// What is left to do.
     todo: Vec<CompanyWork>,
+    /// What was remembered of people's cells before the last look.
+    known: BTreeMap<CompanyId, TypedCells>,
     /// Titles may have changed: ask for the directory before reading.
     distrust_titles: bool,
     /// What a person has asked for on top.
@@ -223,6 +226,7 @@ impl Poster {
             spreadsheet: &work.spreadsheet,
             row,
             todo: work.companies.clone(),
+            known: BTreeMap::new(),
             distrust_titles: false,
             mend,
             round: PostRound::default(),

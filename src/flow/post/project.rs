@@ -44,7 +44,10 @@ pub(super) struct Wanted {
     pub open: Vec<OpenRow>,
     pub gone: HashMap<TxnUid, String>,
     pub rules: Vec<ActiveRule>,
+    /// What was remembered of people's cells before the tabs were looked at.
     pub typed: TypedCells,
+    /// A post of its tabs is in doubt.
+    pub in_doubt: bool,
 }
 
 /// One tab's plan and where it goes.
@@ -97,7 +100,8 @@ impl Wanted {
         let (company, title) = (route.company.as_str(), configured(route, role));
         match role {
             Role::Pending => {
-                let input = PendingInput { company, title, tab: found, open: &self.open, gone: &self.gone, typed: &self.typed, posted_seq };
+                let Self { open, gone, typed, in_doubt, .. } = self;
+                let input = PendingInput { company, title, tab: found, open, gone, typed, posted_seq, in_doubt: *in_doubt };
                 plan::plan_pending(&input, budget)
             }
             Role::Active => plan::plan_active(&ActiveInput { company, title, tab: found, rules: &self.rules }, budget),
@@ -119,12 +123,12 @@ async fn load(
     let mut seen = pending.and_then(|tab| tab::read_pending(tab).ok()).map(|view| view.uids()).unwrap_or_default();
     seen.extend(typed.keys());
     let Projection { state, open, gone, rules } = store.project(route, roles, &seen).await?;
-    Ok(Wanted { state, open, gone, rules, typed })
+    Ok(Wanted { state, open, gone, rules, typed, in_doubt: false })
 }
 
 impl Session<'_> {
     /// Plans for the companies that have waited longest, until the batch is full.
-    pub(super) async fn plan_all(&mut self, look: &Look) -> Result<Vec<CompanyPlan>, Halt> {
+    pub(super) async fn plan_all(&mut self, look: &Look, in_doubt: &BTreeSet<String>) -> Result<Vec<CompanyPlan>, Halt> {
         let mut budget = Budget::new(BATCH_BYTES);
         let mut plans = Vec::new();
         for work in self.todo.clone() {
@@ -135,7 +139,7 @@ impl Session<'_> {
             if !work.due.iter().any(|role| look.tabs.contains_key(&(work.route.company.clone(), *role))) {
                 continue;
             }
-            if let Some(plan) = self.plan_company(&work, look, &mut budget).await? {
+            if let Some(plan) = self.plan_company(&work, look, in_doubt.contains(work.route.company.as_str()), &mut budget).await? {
                 plans.push(plan);
             }
         }
@@ -143,13 +147,13 @@ impl Session<'_> {
     }
 
     /// `None` = the company is out of this pass, and why is recorded.
-    async fn plan_company(&mut self, work: &CompanyWork, look: &Look, budget: &mut Budget) -> Result<Option<CompanyPlan>, Halt> {
+    async fn plan_company(&mut self, work: &CompanyWork, look: &Look, in_doubt: bool, budget: &mut Budget) -> Result<Option<CompanyPlan>, Halt> {
         let route = &work.route;
         let located = |role| look.tabs.get(&(route.company.clone(), role));
         let observed = |role| located(role).and_then(|located| located.sheet_id).and_then(|id| look.tab(id));
-        let typed = self.options.store.typed(route.company.as_str()).await?;
+        let typed = self.known.remove(&route.company).unwrap_or_default();
         let wanted = match bounded(DATABASE_WITHIN, load(&*self.options.store, route, &work.due, observed(Role::Pending), typed)).await {
-            Ok(wanted) => wanted,
+            Ok(wanted) => Wanted { in_doubt, ..wanted },
             Err(error) => return self.database_failed(route, &error).await.map(|()| None),
         };
         let mut planned = Vec::new();
@@ -188,7 +192,7 @@ impl Session<'_> {
     pub(super) async fn record_equal(&mut self, plans: Vec<CompanyPlan>) -> Result<Step, Halt> {
         let mut shown = Vec::new();
         for plan in &plans {
-            let typed = |tab| Some(tab).filter(|tab: &&TabPlan| tab.role == Role::Pending).map(|tab| &tab.typed);
+            let typed = |tab| Some(tab).filter(|tab: &&TabPlan| tab.role == Role::Pending).map(|tab| (&plan.wanted.typed, &tab.typed));
             shown.extend(plan.tabs.iter().map(|tab| Shown { tab: plan.row(tab), typed: typed(&tab.plan) }));
         }
         // Who was frozen since the read would put an older state in the place of a newer one.
@@ -289,13 +293,13 @@ impl Poster {
         let gateway = self.options.gateway.as_deref().ok_or(PreviewError::NoGateway)?;
         let bindings = within(PATIENCE, self.options.store.bindings()).await?;
         let wanted_tabs: Vec<_> = Role::ALL.into_iter().map(|role| (Arc::clone(route), role)).collect();
-        let known = self.options.store.control_tab(route.spreadsheet.as_str()).await?;
-        let look = look(gateway, &route.spreadsheet, &wanted_tabs, &bindings, &known, true).await.map_err(PreviewError::Call)?;
+        let control = self.options.store.control_tab(route.spreadsheet.as_str()).await?;
+        let typed = within(PATIENCE, self.options.store.known(route.company.as_str())).await?.typed;
+        let look = look(gateway, &route.spreadsheet, &wanted_tabs, &bindings, &control, true).await.map_err(PreviewError::Call)?;
         let observed = |role| {
             let located = look.tabs.get(&(route.company.clone(), role))?;
             located.sheet_id.and_then(|id| look.tab(id))
         };
-        let typed = within(PATIENCE, self.options.store.typed(route.company.as_str())).await?;
         let roles = BTreeSet::from(Role::ALL);
         let wanted = within(PATIENCE, load(&*self.options.store, route, &roles, observed(Role::Pending), typed)).await;
         let wanted = wanted.map_err(|error| PreviewError::Company(describe(&error)))?;

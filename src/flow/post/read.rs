@@ -89,6 +89,10 @@ impl Session<'_> {
     pub(super) async fn look(&mut self) -> Result<Look, Halt> {
         let bindings = self.options.store.bindings().await?;
         let wanted = wanted(&self.todo, &bindings);
+        for (route, _) in wanted.iter().filter(|(_, role)| *role == Role::Pending) {
+            let known = self.options.store.known(route.company.as_str()).await?;
+            self.known.insert(route.company.clone(), known.typed);
+        }
         let has_posted = self.row.confirmed_generation > 0;
         let known = self.row.control_sheet_id.zip(self.row.control_title.clone());
         let look = look(self.gateway, self.spreadsheet, &wanted, &bindings, &known, self.distrust_titles || !has_posted).await.map_err(Halt::Call)?;
@@ -259,8 +263,9 @@ impl Poster {
         let bindings = self.options.store.bindings().await?;
         let wanted = [(Arc::clone(route), Role::Pending)];
         let call = |source| ReadError::Call { company: company(), source };
-        let known = self.options.store.control_tab(route.spreadsheet.as_str()).await?;
-        let look = look(gateway, &route.spreadsheet, &wanted, &bindings, &known, false).await.map_err(call)?;
+        let control = self.options.store.control_tab(route.spreadsheet.as_str()).await?;
+        let known = self.options.store.known(route.company.as_str()).await?;
+        let look = look(gateway, &route.spreadsheet, &wanted, &bindings, &control, false).await.map_err(call)?;
         let reason = look.foreign_environment(&self.options.environment, &route.spreadsheet);
         if let Some(reason) = reason.or_else(|| look.refused.first().map(|(_, reason)| reason.clone())) {
             return Err(ReadError::Parked { company: company(), reason });
@@ -270,7 +275,7 @@ impl Poster {
         match tab::read_pending(tab) {
             Ok(view) => {
                 let typed = typed_cells(&view);
-                self.options.store.add_typed(route.company.as_str(), tab.sheet_id, &typed).await?;
+                self.options.store.add_typed(route.company.as_str(), tab.sheet_id, &known, &typed).await?;
                 Ok(PendingRead::Tab(view))
             }
             Err(HeaderError::Empty) => Ok(PendingRead::NoTab),

@@ -123,7 +123,7 @@ impl Session<'_> {
             self.round.again = true;
             return Ok(Step::Again);
         }
-        let plans = self.plan_all(&look).await?;
+        let plans = self.plan_all(&look, &settled.in_doubt).await?;
         self.options.faults.reached(CrashPoint::PostRead).await;
         let plans = self.store_answers(plans).await?;
         self.options.faults.reached(CrashPoint::PostAnswered).await;

@@ -16,7 +16,7 @@ use crate::domain::fence::{self, Epoch, Frame, Mark, Verdict};
 use crate::domain::ids::TxnUid;
 use crate::domain::plan::{self, Answer, Budget, Found, Left, TypedCells};
 use crate::domain::sheet::{Applied, Batch, EchoRange, Request};
-use crate::domain::tab::{Approved, EARLY_TICK, Role};
+use crate::domain::tab::{Approved, EARLY_TICK, Role, Typed};
 use crate::faults::{Bug, CrashPoint, planted};
 use crate::ports::CallError;
 use crate::store::control::intents::{IntentTab, NewIntent, OpenIntent, TypedByCompany};
@@ -68,7 +68,7 @@ impl Session<'_> {
     pub(super) async fn send(&mut self, look: &Look, plans: Vec<CompanyPlan>, is_restored: bool) -> Result<Step, Halt> {
         let generation = self.next_generation(look).await?;
         let mut post = self.prepare(look, &plans, generation, is_restored)?;
-        if !self.write_intent(&post).await? {
+        if !self.write_intent(&post, &plans).await? {
             return Err(Halt::LeaseLost);
         }
         self.options.faults.reached(CrashPoint::PostPlanned).await;
@@ -180,7 +180,7 @@ impl Session<'_> {
 
     /// The intent, and what people had typed when it was planned. False = the lease has passed on: who was frozen since the read
     /// would put what people typed then in the place of what they have typed since.
-    async fn write_intent(&self, post: &Post) -> Result<bool, Halt> {
+    async fn write_intent(&self, post: &Post, plans: &[CompanyPlan]) -> Result<bool, Halt> {
         let intent = NewIntent {
             intent_id: post.intent_id,
             spreadsheet_id: self.spreadsheet.as_str(),
@@ -189,6 +189,7 @@ impl Session<'_> {
             tabs: &post.tabs,
             operations: &post.batch.requests,
             typed: &post.typed,
+            known: plans.iter().map(|plan| (plan.route.company.as_str(), &plan.wanted.typed)).collect(),
         };
         Ok(self.options.store.write_intent(&intent).await?)
     }
@@ -199,6 +200,10 @@ impl Session<'_> {
         let mut typed = post.typed.clone();
         let mut damaged = Vec::new();
         for plan in &plans {
+            // What was in doubt before can land no more. Where rows were changed, the answer is read anew.
+            let is_changed = plan.tabs.iter().any(|tab| tab.plan.role == Role::Pending && !tab.plan.is_empty());
+            let marked = typed.get_mut(plan.route.company.as_str()).filter(|_| !is_changed);
+            marked.into_iter().flat_map(|typed| typed.values_mut()).for_each(Typed::put_out_of_risk);
             for tab in plan.tabs.iter().filter(|tab| !tab.plan.is_empty() && !tab.plan.mends_header) {
                 let Shown { mut healthy, left } = verify(plan, &tab.plan, applied, &mut typed);
                 if !self.keep_left(plan, &left).await {
@@ -223,13 +228,14 @@ impl Session<'_> {
         for tab in tabs.iter_mut().filter(|tab| damaged.contains(&tab.sheet_id)) {
             tab.seq = -1;
         }
+        let none = TypedByCompany::new();
         let landed = Landed {
             intent_id: post.intent_id,
             spreadsheet_id: self.spreadsheet.as_str(),
             generation: post.generation,
             tabs: &tabs,
-            typed: Some(&typed).filter(|_| !planted(Bug::TypedForgotten)),
-            stay_due: false,
+            planned: Some(&post.typed),
+            seen: Some(if planted(Bug::TypedForgotten) { &none } else { &typed }),
             new_epoch: post.new_epoch,
             control_tab: Some((post.control_tab.0, &post.control_tab.1)),
             at: self.options.clock.now(),
@@ -368,6 +374,8 @@ fn verify(company: &CompanyPlan, sent: &plan::TabPlan, applied: &Applied, typed:
         }
     }
     wanted.typed.clone_from(&sent.typed);
+    // What was in doubt before can land no more.
+    wanted.in_doubt = false;
     let posted_seq = company.seq(sent);
     match wanted.plan(&company.route, sent.role, Found::There(echo), posted_seq, &mut Budget::new(usize::MAX)) {
         Ok(rest) => {

@@ -1,5 +1,7 @@
 //! What became of posts whose answer never came. The fence that was just read decides; nothing else does.
 
+use std::collections::BTreeSet;
+
 use tracing::{info, warn};
 
 use super::{Halt, Session};
@@ -15,6 +17,8 @@ pub struct Settled {
     pub landed: usize,
     /// A batch may still land: the next one must carry its id, even if there is nothing else to send.
     pub is_lingering: bool,
+    /// The companies whose rows it may remove.
+    pub in_doubt: BTreeSet<String>,
     /// An older version of the spreadsheet is back.
     pub is_restored: bool,
 }
@@ -41,7 +45,10 @@ impl Session<'_> {
                 Verdict::TakenBy(other) => self.supersede(&intent, &format!("intent {other} took its generation")).await?,
                 Verdict::Overtaken => self.supersede(&intent, "later generations have landed").await?,
                 Verdict::ForeignKey(key) => return Err(self.foreign_key(intent.generation, &key)),
-                Verdict::OursAbsent | Verdict::Restored => settled.is_lingering = true,
+                Verdict::OursAbsent | Verdict::Restored => {
+                    settled.is_lingering = true;
+                    settled.in_doubt.extend(intent.tabs.iter().map(|tab| tab.company.clone()));
+                }
             }
         }
         if settled.landed == 0 && fence::is_restored(metadata, self.row.confirmed_generation) {
@@ -60,8 +67,8 @@ impl Session<'_> {
             spreadsheet_id: self.spreadsheet.as_str(),
             generation: intent.generation,
             tabs: &intent.tabs,
-            typed: intent.typed.as_deref(),
-            stay_due: true,
+            planned: intent.typed.as_deref(),
+            seen: None,
             new_epoch: false,
             control_tab: None,
             at: self.options.clock.now(),

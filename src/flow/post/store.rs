@@ -30,7 +30,7 @@ use crate::store::company::projection::{self, AnswerSeq, StateRow};
 use crate::store::control::intents::{self, NewIntent, OpenIntent};
 use crate::store::control::posts::{self, Landed};
 use crate::store::control::spreadsheets::{self, SpreadsheetRow, TroubleRow};
-use crate::store::control::tabs::{self, TabRow};
+use crate::store::control::tabs::{self, Known, TabRow};
 use crate::store::control::{PATIENCE, due};
 use crate::store::error::describe;
 use crate::store::pools::{Pools, within};
@@ -55,8 +55,8 @@ pub struct Projection {
 #[derive(Clone, Debug)]
 pub struct Shown<'a> {
     pub tab: TabRow,
-    /// People's cells as read; `None` for a tab that has none.
-    pub typed: Option<&'a TypedCells>,
+    /// What was remembered of people's cells before it was read, and what was read; `None` for a tab that has none.
+    pub typed: Option<(&'a TypedCells, &'a TypedCells)>,
 }
 
 /// Postgres as the poster sees it. What each method promises is said where [`PgPostStore`]'s statements are.
@@ -103,9 +103,10 @@ pub trait PostStore: Send + Sync + std::fmt::Debug {
     /// False = the lease has passed on, nothing is written.
     fn bind_equal<'a>(&'a self, spreadsheet: &'a str, holder: Uuid, shown: &'a [Shown<'a>]) -> Reply<'a, bool>;
     fn set_all_due<'a>(&'a self, spreadsheet: &'a str) -> Reply<'a, ()>;
-    /// People's cells of a company's Pending tab as last read.
-    fn typed<'a>(&'a self, company: &'a str) -> Reply<'a, TypedCells>;
-    fn add_typed<'a>(&'a self, company: &'a str, sheet_id: i32, typed: &'a TypedCells) -> Reply<'a, ()>;
+    /// People's cells of a company's Pending tab as last read. To be asked before the tab is looked at.
+    fn known<'a>(&'a self, company: &'a str) -> Reply<'a, Known>;
+    /// What was read beside the posts; `known` before that.
+    fn add_typed<'a>(&'a self, company: &'a str, sheet_id: i32, known: &'a Known, read: &'a TypedCells) -> Reply<'a, ()>;
 
     fn states<'a>(&'a self, dsn: &'a Dsn, schema: &'a SchemaName, companies: &'a [String]) -> Reply<'a, Vec<StateRow>>;
     /// `seen`: transactions whose rows stand on the Pending tab or stood there, to be told about if they are gone.
@@ -129,8 +130,10 @@ impl PgPostStore {
     async fn write_intent_in_one(&self, intent: &NewIntent<'_>) -> Result<bool, sqlx::Error> {
         let mut tx = self.control.begin().await?;
         intents::insert(&mut tx, intent).await?;
+        let none = TypedCells::new();
         for (company, typed) in intent.typed.iter().filter(|_| !planted(Bug::TypedForgotten)) {
-            tabs::set_typed(&mut tx, company, Role::Pending.as_str(), typed).await?;
+            let known = intent.known.get(company.as_str()).copied().unwrap_or(&none);
+            tabs::set_typed(&mut tx, company, Role::Pending.as_str(), known, typed).await?;
         }
         let is_ours = spreadsheets::renew(&mut *tx, intent.spreadsheet_id, intent.holder).await?;
         if is_ours {
@@ -148,8 +151,8 @@ impl PgPostStore {
         let mut tx = self.control.begin().await?;
         for Shown { tab, typed } in shown {
             tabs::bind(&mut tx, tab).await?;
-            if let Some(typed) = typed {
-                tabs::set_typed(&mut tx, &tab.company_id, &tab.role, typed).await?;
+            if let Some((known, seen)) = typed {
+                tabs::set_typed(&mut tx, &tab.company_id, &tab.role, known, seen).await?;
             }
         }
         let is_ours = spreadsheets::renew(&mut *tx, spreadsheet, holder).await?;
@@ -321,12 +324,12 @@ impl PostStore for PgPostStore {
         Box::pin(tabs::set_all_due(&self.control, spreadsheet))
     }
 
-    fn typed<'a>(&'a self, company: &'a str) -> Reply<'a, TypedCells> {
-        Box::pin(tabs::typed(&self.control, company, Role::Pending.as_str()))
+    fn known<'a>(&'a self, company: &'a str) -> Reply<'a, Known> {
+        Box::pin(tabs::known(&self.control, company, Role::Pending.as_str()))
     }
 
-    fn add_typed<'a>(&'a self, company: &'a str, sheet_id: i32, typed: &'a TypedCells) -> Reply<'a, ()> {
-        Box::pin(tabs::add_typed(&self.control, company, Role::Pending.as_str(), sheet_id, typed))
+    fn add_typed<'a>(&'a self, company: &'a str, sheet_id: i32, known: &'a Known, read: &'a TypedCells) -> Reply<'a, ()> {
+        Box::pin(tabs::add_typed(&self.control, company, Role::Pending.as_str(), sheet_id, known, read))
     }
 
     fn states<'a>(&'a self, dsn: &'a Dsn, schema: &'a SchemaName, companies: &'a [String]) -> Reply<'a, Vec<StateRow>> {

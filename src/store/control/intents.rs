@@ -2,6 +2,8 @@
 //!
 //! What must never happen here: a settled intent changing again; every statement names the states it starts from.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
@@ -31,7 +33,7 @@ pub struct IntentTab {
 }
 
 /// People's cells as read, by company.
-pub type TypedByCompany = std::collections::BTreeMap<String, TypedCells>;
+pub type TypedByCompany = BTreeMap<String, TypedCells>;
 
 /// An intent whose outcome is not settled.
 #[derive(Clone, Debug)]
@@ -52,7 +54,10 @@ pub struct NewIntent<'a> {
     pub holder: Uuid,
     pub tabs: &'a [IntentTab],
     pub operations: &'a [Request],
+    /// What people had typed, as read before it was planned.
     pub typed: &'a TypedByCompany,
+    /// What was remembered of it before that read, by company.
+    pub known: BTreeMap<&'a str, &'a TypedCells>,
 }
 
 /// Writes an intent in state `planned`. Earlier ones of the spreadsheet that are not settled give up their operations: what is compared later is the

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::PATIENCE;
 use super::intents::{self, IntentTab, TypedByCompany};
 use super::tabs::{self, TabRow};
+use crate::domain::plan::TypedCells;
 use crate::domain::tab::Role;
 use crate::store::pools::within;
 
@@ -18,10 +19,10 @@ pub struct Landed<'a> {
     pub spreadsheet_id: &'a str,
     pub generation: i64,
     pub tabs: &'a [IntentTab],
-    /// People's cells as the answer showed them; `None` leaves what was stored with the intent.
-    pub typed: Option<&'a TypedByCompany>,
-    /// Nobody has seen the tabs since, or they were seen damaged: they stay due.
-    pub stay_due: bool,
+    /// People's cells as read when it was planned; `None` if that is not known any more.
+    pub planned: Option<&'a TypedByCompany>,
+    /// The same as the answer showed them. `None` = nobody has seen the tabs since: they stay due.
+    pub seen: Option<&'a TypedByCompany>,
     /// The batch put another `_kylo` in place: nothing planned before it can land.
     pub new_epoch: bool,
     /// Sheet id and title of the `_kylo` that the batch wrote into; `None` leaves what is remembered.
@@ -73,7 +74,7 @@ async fn confirm_in_time(pool: &PgPool, landed: &Landed<'_>) -> Result<bool, sql
 }
 
 async fn record(tx: &mut PgConnection, landed: &Landed<'_>, tab: &IntentTab) -> Result<(), sqlx::Error> {
-    let posted_seq = if landed.stay_due { -1 } else { tab.seq };
+    let posted_seq = if landed.seen.is_none() { -1 } else { tab.seq };
     let row = TabRow {
         company_id: tab.company.clone(),
         role: tab.role.as_str().to_owned(),
@@ -88,14 +89,13 @@ async fn record(tx: &mut PgConnection, landed: &Landed<'_>, tab: &IntentTab) -> 
     if is_configured {
         tabs::bind(tx, &row).await?;
     }
-    if is_configured
-        && tab.role == Role::Pending
-        && let Some(typed) = landed.typed.and_then(|typed| typed.get(&tab.company))
-    {
-        if landed.stay_due {
-            tabs::fill_typed(tx, &tab.company, tab.role.as_str(), tab.sheet_id, typed).await?;
-        } else {
-            tabs::set_typed(tx, &tab.company, tab.role.as_str(), typed).await?;
+    if is_configured && tab.role == Role::Pending {
+        let (company, role) = (&tab.company, tab.role.as_str());
+        let planned = landed.planned.and_then(|planned| planned.get(company));
+        match (landed.seen.map(|seen| seen.get(company)), planned) {
+            (Some(Some(seen)), planned) => tabs::set_typed(tx, company, role, planned.unwrap_or(&TypedCells::new()), seen).await?,
+            (None, Some(planned)) => tabs::fill_typed(tx, company, role, planned).await?,
+            (Some(None), _) | (None, None) => {}
         }
     }
     if tab.row_count == 0 {

@@ -5,7 +5,7 @@ use sqlx::types::Json as SqlJson;
 use sqlx::{PgConnection, PgPool};
 
 use super::PATIENCE;
-use crate::domain::plan::{TypedCells, merge, merge_read};
+use crate::domain::plan::{TypedCells, merge, merge_read, merge_seen};
 use crate::store::pools::within;
 
 /// A remembered tab.
@@ -44,20 +44,29 @@ pub fn shown_seq(posted_seq: i64) -> i64 {
     if posted_seq < -1 { -1 - posted_seq } else { posted_seq }
 }
 
-/// People's cells of a tab as last read; empty if the tab is not remembered.
+/// What is remembered of people's cells in a tab, at one instant.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Known {
+    pub typed: TypedCells,
+    /// The last post of its spreadsheet that was known to have landed.
+    pub generation: i64,
+}
+
+/// People's cells of a tab as last read; empty if the tab is not remembered. To be loaded before the tab is looked at ([`merge_seen`]).
 ///
 /// # Errors
 /// The database's.
-pub async fn typed(pool: &PgPool, company: &str, role: &str) -> Result<TypedCells, sqlx::Error> {
+pub async fn known(pool: &PgPool, company: &str, role: &str) -> Result<Known, sqlx::Error> {
     within(PATIENCE, async {
-        let row = sqlx::query_scalar!(
-            r#"SELECT typed AS "typed: SqlJson<TypedCells>" FROM control.sheet_tabs WHERE company_id = $1 AND role = $2"#,
+        let row = sqlx::query!(
+            r#"SELECT t.typed AS "typed: SqlJson<TypedCells>", coalesce(s.confirmed_generation, 0) AS "generation!"
+               FROM control.sheet_tabs t LEFT JOIN control.spreadsheets s USING (spreadsheet_id) WHERE t.company_id = $1 AND t.role = $2"#,
             company,
             role
         )
         .fetch_optional(pool)
         .await?;
-        Ok(row.map(|SqlJson(typed)| typed).unwrap_or_default())
+        Ok(row.map(|row| Known { typed: row.typed.0, generation: row.generation }).unwrap_or_default())
     })
     .await
 }
@@ -80,8 +89,9 @@ pub async fn is_configured(connection: &mut PgConnection, tab: &TabRow) -> Resul
     .await
 }
 
-/// Remembers a tab under the title that company_config names now. `posted_seq` -1 makes it due and keeps in mind what it showed ([`shown_seq`]). A tab bound to another company is refused by the unique key
-/// `sheet_tabs_one_company_per_tab`. A company's own older binding of the same tab gives way.
+/// Remembers a tab under the title that company_config names now. `posted_seq` -1 makes it due and keeps in mind what it showed ([`shown_seq`]). A tab
+/// bound to another company is refused by the unique key `sheet_tabs_one_company_per_tab`. A company's own older binding of the same tab gives way. What
+/// people had typed stays: in another tab, too, the rows come back with it.
 ///
 /// # Errors
 /// The database's.
@@ -102,8 +112,7 @@ pub async fn bind(connection: &mut PgConnection, tab: &TabRow) -> Result<(), sql
              spreadsheet_id = excluded.spreadsheet_id, sheet_id = excluded.sheet_id, configured_title = excluded.configured_title,
              title = excluded.title, answer_seq = excluded.answer_seq, updated_at = now(),
              posted_seq = CASE WHEN excluded.posted_seq >= 0 OR t.spreadsheet_id <> excluded.spreadsheet_id OR t.sheet_id <> excluded.sheet_id
-                               THEN excluded.posted_seq ELSE least(t.posted_seq, -1 - t.posted_seq) END,
-             typed = CASE WHEN t.spreadsheet_id = excluded.spreadsheet_id AND t.sheet_id = excluded.sheet_id THEN t.typed ELSE '{}' END",
+                               THEN excluded.posted_seq ELSE least(t.posted_seq, -1 - t.posted_seq) END",
         tab.company_id,
         tab.role,
         tab.spreadsheet_id,
@@ -148,11 +157,42 @@ pub async fn set_all_due(pool: &PgPool, spreadsheet: &str) -> Result<(), sqlx::E
     .await
 }
 
-/// Replaces what people had typed in a tab as last read.
+/// Replaces what people had typed in a tab by what a post has `seen`, with what others have stored since `known` was before it ([`merge_seen`]).
 ///
 /// # Errors
 /// The database's.
-pub async fn set_typed(connection: &mut PgConnection, company: &str, role: &str, typed: &TypedCells) -> Result<(), sqlx::Error> {
+pub async fn set_typed(connection: &mut PgConnection, company: &str, role: &str, known: &TypedCells, seen: &TypedCells) -> Result<(), sqlx::Error> {
+    let Some(stored) = locked(connection, company, role).await? else { return Ok(()) };
+    replace(connection, company, role, &merge_seen(known, &stored.typed, seen.clone())).await
+}
+
+/// Adds what was typed when a post was planned whose landing nobody saw. What has been read since then is the newer ([`merge`]).
+///
+/// # Errors
+/// The database's.
+pub async fn fill_typed(connection: &mut PgConnection, company: &str, role: &str, planned: &TypedCells) -> Result<(), sqlx::Error> {
+    let Some(since) = locked(connection, company, role).await? else { return Ok(()) };
+    replace(connection, company, role, &merge(planned, since.typed)).await
+}
+
+/// Adds what a read beside the posts (promote's) showed, row by row. What the next post must settle stays ([`merge_read`]).
+///
+/// # Errors
+/// The database's.
+pub async fn add_typed(pool: &PgPool, company: &str, role: &str, sheet_id: i32, known: &Known, read: &TypedCells) -> Result<(), sqlx::Error> {
+    within(PATIENCE, async {
+        let mut tx = pool.begin().await?;
+        let stored = locked(&mut tx, company, role).await?;
+        if let Some(stored) = stored.filter(|stored| stored.sheet_id == sheet_id) {
+            let in_doubt = in_doubt(&mut tx, company, &stored.spreadsheet_id, known.generation).await?;
+            replace(&mut tx, company, role, &merge_read(&known.typed, &stored.typed, read.clone(), in_doubt)).await?;
+        }
+        tx.commit().await
+    })
+    .await
+}
+
+async fn replace(connection: &mut PgConnection, company: &str, role: &str, typed: &TypedCells) -> Result<(), sqlx::Error> {
     let typed = serde_json::to_value(typed).unwrap_or(Json::Null);
     sqlx::query!(
         "UPDATE control.sheet_tabs SET typed = $3, updated_at = now() WHERE company_id = $1 AND role = $2 AND typed <> $3",
@@ -165,49 +205,37 @@ pub async fn set_typed(connection: &mut PgConnection, company: &str, role: &str,
     Ok(())
 }
 
-/// Adds what was typed when a post was planned whose landing nobody saw. What has been read since then is the newer ([`merge`]).
-///
-/// # Errors
-/// The database's.
-pub async fn fill_typed(connection: &mut PgConnection, company: &str, role: &str, sheet_id: i32, planned: &TypedCells) -> Result<(), sqlx::Error> {
-    let Some(since) = locked(connection, company, role, sheet_id).await? else { return Ok(()) };
-    set_typed(connection, company, role, &merge(planned, since.typed)).await
-}
-
-/// Adds what a read beside the posts (promote's) showed, row by row. What the next post must settle stays ([`merge_read`]).
-///
-/// # Errors
-/// The database's.
-pub async fn add_typed(pool: &PgPool, company: &str, role: &str, sheet_id: i32, read: &TypedCells) -> Result<(), sqlx::Error> {
-    within(PATIENCE, async {
-        let mut tx = pool.begin().await?;
-        if let Some(known) = locked(&mut tx, company, role, sheet_id).await? {
-            let typed = merge_read(&known.typed, read.clone(), known.in_doubt);
-            set_typed(&mut tx, company, role, &typed).await?;
-        }
-        tx.commit().await
-    })
-    .await
-}
-
 /// What is remembered of a tab.
-struct Known {
+struct Stored {
     typed: TypedCells,
-    /// A post of its spreadsheet is not settled.
-    in_doubt: bool,
+    spreadsheet_id: String,
+    sheet_id: i32,
 }
 
 /// What is remembered of a tab, and is changed by nobody else until the transaction ends. `None` = nothing.
-async fn locked(connection: &mut PgConnection, company: &str, role: &str, sheet_id: i32) -> Result<Option<Known>, sqlx::Error> {
+async fn locked(connection: &mut PgConnection, company: &str, role: &str) -> Result<Option<Stored>, sqlx::Error> {
     let row = sqlx::query!(
-        r#"SELECT typed AS "typed: SqlJson<TypedCells>", EXISTS (
-               SELECT FROM control.sheet_intents i WHERE i.spreadsheet_id = t.spreadsheet_id AND i.state IN ('planned', 'sent', 'in_doubt')) AS "in_doubt!"
-           FROM control.sheet_tabs t WHERE company_id = $1 AND role = $2 AND sheet_id = $3 FOR UPDATE OF t"#,
+        r#"SELECT typed AS "typed: SqlJson<TypedCells>", spreadsheet_id, sheet_id FROM control.sheet_tabs
+           WHERE company_id = $1 AND role = $2 FOR UPDATE"#,
         company,
-        role,
-        sheet_id
+        role
     )
     .fetch_optional(connection)
     .await?;
-    Ok(row.map(|row| Known { typed: row.typed.0, in_doubt: row.in_doubt }))
+    Ok(row.map(|row| Stored { typed: row.typed.0, spreadsheet_id: row.spreadsheet_id, sheet_id: row.sheet_id }))
+}
+
+/// Is a post of the company's tabs not settled, or has one of the spreadsheet landed since `generation` had? A statement of its own: it must see the
+/// intents that were written while the lock was waited for.
+async fn in_doubt(connection: &mut PgConnection, company: &str, spreadsheet: &str, generation: i64) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM control.sheet_intents
+               WHERE spreadsheet_id = $1 AND state IN ('planned', 'sent', 'in_doubt') AND $2 = ANY (companies))
+           OR EXISTS (SELECT FROM control.spreadsheets WHERE spreadsheet_id = $1 AND confirmed_generation <> $3) AS "is!""#,
+        spreadsheet,
+        company,
+        generation
+    )
+    .fetch_one(connection)
+    .await
 }
