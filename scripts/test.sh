@@ -2,7 +2,7 @@
 # Usage: scripts/test.sh
 #
 # Everything that must hold before a change is merged, from a fresh clone on a bare machine: installs
-# what is missing, checks scripts, compose file, format, SQL cache, lints and documentation, runs all
+# what is missing, checks scripts, compose file, format, SQL cache, lints, documentation and licences, runs all
 # tests against a real PostgreSQL, a real Kafka and the fake-sheets server, and holds fake-sheets to
 # the conformance kit. Every stage runs, also after one has failed.
 #
@@ -209,10 +209,9 @@ RUSTDOCFLAGS='-D warnings' stage documentation \
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 1))}
 stage tests "$LOCAL/venv/bin/python" tests/scripts/run_tests.py || true
 stage sheets-conformance conformance || true
+stage licences "$LOCAL/venv/bin/python" tests/scripts/check_licences.py || true
 if have cargo-deny; then
-  stage licences cargo deny --all-features check licenses bans sources || true
-else
-  SUMMARY+='licences               skipped: cargo-deny is not installed'$'\n'
+  stage cargo-deny cargo deny --all-features check licenses bans sources || true
 fi
 
 finish
