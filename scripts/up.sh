@@ -46,7 +46,7 @@ spawn_postgres() {
   local bin=$1 dir=$2 port=$3
   # A client that is stopped in the middle of its login holds up every DROP DATABASE until that login has timed out.
   local settings=(-c listen_addresses=127.0.0.1 -c authentication_timeout=8s -c port="$port" -c unix_socket_directories=
-    -c max_connections=200 -c max_locks_per_transaction=256 -c shared_buffers=128MB -c max_wal_size=1GB
+    -c max_connections=400 -c max_locks_per_transaction=256 -c shared_buffers=128MB -c max_wal_size=1GB
     -c timezone=UTC -c log_timezone=UTC -c jit=off)
   if [ "${KYLO_TEST_FAST:-}" = 1 ]; then
     settings+=(-c fsync=off -c synchronous_commit=off -c full_page_writes=off)

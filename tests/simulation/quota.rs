@@ -1,7 +1,7 @@
 //! The quota in virtual time (goal P9): two posters with one budget between them, calls that take their time, and a service that counts.
 //!
-//! The budget here does in memory what `control.sheets_budget` does (one row per call in 60 s, free again 60 s after the call has ended); that the
-//! rows themselves keep the limit over processes is tested by `tests/sheets_budget.rs`.
+//! The budget here does in memory what `control.sheets_budget` does (one row per call in 60 s, free again 60 s after the call has ended), and who waits
+//! in a process waits in line, as there; that the rows themselves keep the limit over processes is tested by `tests/sheets_budget.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -51,6 +51,8 @@ struct Metered {
     sheets: Sheets,
     reads: Arc<Mutex<Kind>>,
     writes: Arc<Mutex<Kind>>,
+    /// Those of one process who wait for a read, and for a write.
+    lines: Arc<[tokio::sync::Mutex<()>; 2]>,
     limit: usize,
     latency: Duration,
     /// 429 answers.
@@ -60,7 +62,8 @@ struct Metered {
 }
 
 impl Metered {
-    async fn take(&self, kind: &Mutex<Kind>) -> usize {
+    async fn take(&self, kind: &Arc<Mutex<Kind>>) -> usize {
+        let _turn = self.lines[usize::from(Arc::ptr_eq(kind, &self.writes))].lock().await;
         loop {
             let wait = {
                 let now = Instant::now();
@@ -75,7 +78,7 @@ impl Metered {
         }
     }
 
-    async fn call<T>(&self, kind: &Mutex<Kind>, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+    async fn call<T>(&self, kind: &Arc<Mutex<Kind>>, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
         let slot = self.take(kind).await;
         let is_over = {
             let now = Instant::now();
@@ -143,7 +146,7 @@ impl World {
         }
         let kind = || Arc::new(Mutex::new(Kind { free_at: vec![Instant::now(); limit], starts: Vec::new() }));
         let (latency, throttled, written) = (Duration::from_millis(800), Arc::default(), Arc::default());
-        let service = Metered { sheets, reads: kind(), writes: kind(), limit, latency, throttled, written };
+        let service = Metered { sheets, reads: kind(), writes: kind(), lines: Arc::default(), limit, latency, throttled, written };
         let clock = Arc::new(VirtualClock(Instant::now()));
         let (wakes, stop, running) = (Vec::new(), CancellationToken::new(), Vec::new());
         Self { tables, service, clock, dice, companies, wakes, stop, running, n_added: 0 }
@@ -157,7 +160,7 @@ impl World {
             let (tables, turns) = (Arc::clone(&self.tables), Turns::none(&self.dice));
             let poster = Poster::new(PosterOptions {
                 store: Arc::new(Memory { tables, clock: Arc::clone(&clock), turns, fails: 0, broken: Broken::Nothing }),
-                gateway: Some(Arc::new(self.service.clone())),
+                gateway: Some(Arc::new(Metered { lines: Arc::default(), ..self.service.clone() })),
                 clock,
                 environment: "default".to_owned(),
                 canary: BTreeSet::new(),
