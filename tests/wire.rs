@@ -28,16 +28,20 @@ mod world;
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use broker::broker;
 use kylo::adapters::kafka::admin::{self, AdminError, TopicSpec};
 use kylo::adapters::kafka::client::KafkaSettings;
 use kylo::adapters::kafka::consumer::{KafkaSource, Subscription};
+use kylo::adapters::kafka::events::KafkaEvents;
 use kylo::adapters::kafka::examine::{Finding, Needs, TopicNeed, examine};
 use kylo::adapters::kafka::producer::{KafkaProducer, OutRecord, PublishError};
 use kylo::config::Secret;
+use kylo::domain::outbox::Event;
 use kylo::flow::source::{MessageSource, NextOffset, SourceEvent};
+use kylo::ports::{EventPublisher, PublishFault};
 use secrecy::SecretString;
 use uuid::Uuid;
 
@@ -55,6 +59,10 @@ async fn make_topic(topic: &str) {
 
 fn record(topic: &str, key: &str) -> OutRecord {
     OutRecord { topic: topic.to_owned(), key: Some(key.as_bytes().to_vec()), payload: Some(b"{}".to_vec()), headers: Vec::new() }
+}
+
+fn event(topic: &str, key: &str) -> Event {
+    Event { topic: topic.to_owned(), key: Some(key.as_bytes().to_vec()), payload: Some(b"{}".to_vec()), headers: Vec::new() }
 }
 
 /// A consumer and what it has been given: keys of messages, how often partitions were lost.
@@ -210,9 +218,13 @@ async fn a_password_rotated_while_running_needs_no_restart_and_loses_nothing() {
     make_topic(&topic).await;
     let (consumer, producer) = (Password::of("rotating-consumer"), Password::of("rotating-producer"));
     let publisher = KafkaProducer::start(&producer.settings()).unwrap();
+    let settings = producer.settings();
+    let relays = KafkaEvents::new(Arc::new(move || Ok(settings.clone())), Duration::from_secs(60));
     let mut reader = Reader::start(&consumer.settings(), &topic, &group);
+    relays.publish(&[event(&topic, "from an outbox")]).await.pop().unwrap().unwrap();
+    reader.until("the event", |reader| reader.keys == ["from an outbox"]).await;
     publisher.publish(record(&topic, "before")).await.unwrap();
-    reader.until("the first message", |reader| reader.keys == ["before"]).await;
+    reader.until("the first message", |reader| reader.keys.ends_with(&["before".to_owned()])).await;
 
     // What stands goes on with the old password; what connects anew is rejected.
     std::thread::scope(|scope| {
@@ -223,6 +235,7 @@ async fn a_password_rotated_while_running_needs_no_restart_and_loses_nothing() {
     broker().relay.cut();
     let detail = reader.trouble("authentication").await;
     assert!(!detail.contains("-secret"), "{detail}");
+    let events = [event(&topic, "after, from an outbox")];
     let waiting = tokio::spawn(async move {
         // The one that waits for the rejected client is given back; the next one goes through the client that is made anew.
         let mut refusals = 0;
@@ -237,10 +250,17 @@ async fn a_password_rotated_while_running_needs_no_restart_and_loses_nothing() {
             }
         }
     });
+    let relayed = tokio::spawn(async move {
+        while let Err(fault) = relays.publish(&events).await.pop().unwrap() {
+            assert!(matches!(&fault, PublishFault::Later(reason) if !reason.contains("-secret")), "{fault:?}");
+        }
+    });
     consumer.write("another-secret");
     producer.write("another-secret");
     let refusals = tokio::time::timeout(Duration::from_secs(25), waiting).await.expect("no message waits until its time is over").unwrap();
     assert!(refusals <= 2, "{refusals}");
+    tokio::time::timeout(Duration::from_secs(25), relayed).await.expect("no event waits until its time is over").unwrap();
+    reader.until("the second event", |reader| reader.keys.iter().any(|key| key == "after, from an outbox")).await;
     reader.until("the second message", |reader| reader.keys.iter().any(|key| key == "after")).await;
     reader.until("health", |reader| reader.source.health().trouble.is_none()).await;
     assert_eq!(reader.losses, 1, "the partitions were lost once and given again");

@@ -59,20 +59,21 @@ fn script(arguments: &[&str]) -> Command {
     command
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 impl Broker {
     fn start() -> Self {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("secured-{}", uuid::Uuid::new_v4().simple()));
         std::fs::create_dir_all(&folder).unwrap();
         let certificates = Certificates::make(&folder);
-        let ports: Vec<_> = LISTENERS.iter().map(|(name, _)| (*name, free_port())).collect();
+        // Held until the relays have theirs: a free port that is let go is soon given to somebody else.
+        let held: Vec<TcpListener> = (0..=LISTENERS.len()).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let mut free = held.iter().map(|listener| listener.local_addr().unwrap().port());
+        let controller = free.next().unwrap();
+        let ports: Vec<_> = LISTENERS.iter().map(|(name, _)| *name).zip(free).collect();
         let before = |listener: &str| Relay::start(ports.iter().find(|(name, _)| *name == listener).unwrap().1);
         let (relay, leaving) = (before("CUTTABLE"), before("LEAVING"));
         let advertised = [("CUTTABLE", relay.port()), ("LEAVING", leaving.port())];
-        std::fs::write(folder.join("server.properties"), properties(&folder, &ports, &advertised)).unwrap();
+        std::fs::write(folder.join("server.properties"), properties(&folder, controller, &ports, &advertised)).unwrap();
+        drop(held);
         let users: Vec<String> = USERS
             .iter()
             .flat_map(|user| ["SCRAM-SHA-256", "SCRAM-SHA-512"].map(|mechanism| format!("{mechanism}=[name={user},password={user}-secret]")))
@@ -147,8 +148,7 @@ impl Broker {
     }
 }
 
-fn properties(folder: &Path, ports: &[(&str, u16)], advertised: &[(&str, u16)]) -> String {
-    let controller = free_port();
+fn properties(folder: &Path, controller: u16, ports: &[(&str, u16)], advertised: &[(&str, u16)]) -> String {
     let path = |name: &str| folder.join(name).display().to_string();
     let list = |of: &dyn Fn(&str, u16) -> String| ports.iter().map(|(name, port)| of(name, *port)).collect::<Vec<_>>().join(",");
     let listeners = list(&|name, port| format!("{name}://127.0.0.1:{port}"));

@@ -5,6 +5,9 @@
 //! file gives up after a while, purges the client, so that nothing of it is sent any more, and makes another. The *single* takes one record at a time,
 //! each in a request of its own, so that a refusal is about that record and about nobody else's.
 //!
+//! Who waits for a client that the broker rejects looks at the credentials every second (see `rotation`): when they have been replaced, the client is
+//! given up at once and not when the time is over.
+//!
 //! What must never happen here: a record sent behind one that failed. So each record is handed over under a lock that says whether the client is
 //! still in use, and a client with any failure is taken out of use, and purged, before the failure is told.
 
@@ -17,10 +20,11 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer, PurgeConfig};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use super::client::{ClientError, KafkaSettings, log_effective};
+use super::client::{KafkaSettings, log_effective};
 use super::probe;
+use super::rotation::{LOOK_EVERY, Rotation};
 use super::trouble::{Board, Context};
 use crate::domain::outbox::Event;
 use crate::ports::{EventPublisher, PublishFault};
@@ -55,6 +59,7 @@ struct Role {
 struct Client {
     producer: Option<FutureProducer<Context>>,
     board: Arc<Board>,
+    rotation: Mutex<Rotation>,
     /// Taken out of use. Nothing is handed over to it any more.
     is_closed: Mutex<bool>,
 }
@@ -94,12 +99,7 @@ impl KafkaEvents {
         }
         let mut answers = Vec::with_capacity(events.len());
         for (topic, report) in reports {
-            let answer = match timeout_at(deadline, report).await {
-                Ok(Ok(Ok(_delivery))) => Ok(()),
-                Ok(Ok(Err((error, _)))) => Err(client.explain(topic, &error)),
-                Ok(Err(_canceled)) => Err(PublishFault::Later("the client was closed".to_owned())),
-                Err(_elapsed) => Err(client.unanswered(self.patience)),
-            };
+            let answer = client.acknowledged(topic, report, deadline).await.unwrap_or_else(|| Err(client.unanswered(self.patience)));
             if answer.is_err() {
                 // At once: what is still queued behind it must not be sent.
                 role.take_out_of_use(&client);
@@ -142,25 +142,26 @@ impl Role {
             return Ok(Arc::clone(client));
         }
         let settings = settings()?;
-        let config = self.config(&settings).map_err(|error| error.to_string())?;
+        let rotation = Rotation::new(&settings).map_err(|error| error.to_string())?;
+        let config = self.config(&rotation);
         log_effective(self.name, &config);
         let board = Arc::new(Board::of(&settings));
         let producer =
             config.create_with_context(Context::new(Arc::clone(&board))).map_err(|error| format!("cannot make a Kafka producer: {error}"))?;
-        let client = Arc::new(Client { producer: Some(producer), board, is_closed: Mutex::new(false) });
+        let client = Arc::new(Client { producer: Some(producer), board, rotation: Mutex::new(rotation), is_closed: Mutex::new(false) });
         *current = Some(Arc::clone(&client));
         Ok(client)
     }
 
-    fn config(&self, settings: &KafkaSettings) -> Result<ClientConfig, ClientError> {
-        let mut config = settings.producer(&settings.credentials()?);
+    fn config(&self, rotation: &Rotation) -> ClientConfig {
+        let mut config = rotation.settings().producer(rotation.credentials());
         config.set("message.timeout.ms", "0").set("message.send.max.retries", "2147483647");
         if self.is_gapless {
             config.set("enable.gapless.guarantee", "true").set("linger.ms", "2");
         } else {
             config.set("batch.num.messages", "1").set("linger.ms", "0");
         }
-        Ok(config)
+        config
     }
 
     /// Purges what it has queued. Idempotent.
@@ -199,6 +200,26 @@ impl Client {
                     tokio::time::sleep(ROOM_PAUSE).await;
                 }
                 Err((error, _)) => return Err(error),
+            }
+        }
+    }
+
+    /// `None` = not within the time.
+    async fn acknowledged(&self, topic: &str, report: DeliveryFuture, deadline: Instant) -> Option<Result<(), PublishFault>> {
+        let mut report = std::pin::pin!(report);
+        loop {
+            tokio::select! {
+                answer = &mut report => return Some(match answer {
+                    Ok(Ok(_delivery)) => Ok(()),
+                    Ok(Err((error, _))) => Err(self.explain(topic, &error)),
+                    Err(_canceled) => Err(PublishFault::Later("the client was closed".to_owned())),
+                }),
+                () = tokio::time::sleep_until(deadline) => return None,
+                () = tokio::time::sleep(LOOK_EVERY) => {
+                    if let Some(cause) = lock(&self.rotation).due(&self.board) {
+                        return Some(Err(PublishFault::Later(format!("the producer is made anew {cause}"))));
+                    }
+                }
             }
         }
     }
@@ -250,7 +271,7 @@ mod tests {
     fn librdkafka_takes_both_configurations_and_leaves_no_gap_by_a_time_out() {
         let settings = KafkaSettings::plaintext("127.0.0.1:1");
         for is_gapless in [true, false] {
-            let config = Role { name: "x", is_gapless, current: Mutex::new(None) }.config(&settings).unwrap();
+            let config = Role { name: "x", is_gapless, current: Mutex::new(None) }.config(&Rotation::new(&settings).unwrap());
             config.create_native_config().unwrap();
             assert_eq!(config.get("message.timeout.ms"), Some("0"));
             assert_eq!(config.get("partitioner"), Some("murmur2_random"));
