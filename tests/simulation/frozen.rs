@@ -58,12 +58,7 @@ async fn woken_after(steps: usize, story: &Story, broken: Broken) -> Option<Resu
     edit(&world, story.before);
     world.tables.lock().unwrap().add("700", "b", "TEA", 200);
     world.fair();
-    let mut frozen = Process::start(&world);
-    for _ in 0..steps {
-        if frozen.step() {
-            return None;
-        }
-    }
+    let mut frozen = Process::start(&world).after(steps)?;
     edit(&world, story.meanwhile);
     world.sheets.lock().people.taken_back.extend(story.typed_over.map(str::to_owned));
     world.fair();
@@ -89,12 +84,7 @@ async fn deleted_after(steps: usize, broken: Broken) -> Option<Result<(), String
     edit(&world, TYPED_OVER.meanwhile);
     world.sheets.lock().people.taken_back.insert("older".to_owned());
     world.fair();
-    let mut successor = Process::start(&world);
-    for _ in 0..steps {
-        if successor.step() {
-            return None;
-        }
-    }
+    let mut successor = Process::start(&world).after(steps)?;
     edit(&world, TYPED_OVER.after);
     let is_read = world.tables.lock().unwrap().ever_typed.iter().any(|(_, text)| text == "newer");
     if !is_read {
@@ -121,12 +111,7 @@ async fn deleted_in_doubt(steps: usize, fate: Fate, broken: Broken) -> Option<Re
     edit(&world, TYPED_OVER.meanwhile);
     world.promote_reads(&world.poster()).await;
     world.fair();
-    let mut successor = Process::start(&world);
-    for _ in 0..steps {
-        if successor.step() {
-            return None;
-        }
-    }
+    let mut successor = Process::start(&world).after(steps)?;
     edit(&world, TYPED_OVER.after);
     successor.finish().unwrap();
     world.fair();
@@ -155,12 +140,7 @@ async fn read_beside(steps: usize, removes: bool, fate: Option<Fate>, delete: fn
     }
     world.fair();
     world.sheets.lock().next_fate = fate;
-    let mut poster = Process::start(&world);
-    for _ in 0..steps {
-        if poster.step() {
-            return None;
-        }
-    }
+    let mut poster = Process::start(&world).after(steps)?;
     edit(&world, TYPED_OVER.meanwhile);
     world.promote_reads(&world.poster()).await;
     delete(&world);
@@ -176,12 +156,7 @@ async fn promote_woken_after(steps: usize, broken: Broken) -> Option<Result<(), 
     edit(&world, TYPED_OVER.before);
     world.sheets.lock().people.taken_back.insert("older".to_owned());
     world.fair();
-    let mut promote = Process::promote(&world);
-    for _ in 0..steps {
-        if promote.step() {
-            return None;
-        }
-    }
+    let mut promote = Process::promote(&world).after(steps)?;
     edit(&world, TYPED_OVER.meanwhile);
     world.fair();
     world.settle().await.unwrap();

@@ -38,6 +38,11 @@ impl Process {
         Self { poster, pass: Some(Box::pin(async move { drop(reader.read_pending(&route).await) })), frozen: false }
     }
 
+    /// So many steps later. `None` = its pass was over before.
+    pub fn after(mut self, steps: usize) -> Option<Self> {
+        (0..steps).all(|_| !self.step()).then_some(self)
+    }
+
     /// Goes on to its next pause. True = its pass has ended.
     pub fn step(&mut self) -> bool {
         let poster = Arc::clone(&self.poster);
