@@ -48,7 +48,7 @@ use std::time::Instant;
 
 use futures::StreamExt;
 use kylo::faults::CrashPoint;
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
 
 use judge::State;
 use supervise::Supervisor;
@@ -84,6 +84,15 @@ async fn told(point: Option<CrashPoint>) -> State {
     state
 }
 
+/// Plays a world on a thread of its own. One that ends waits for its databases to go, and must not keep the others waiting: the server cuts off logins
+/// that are not gone on with for some seconds.
+fn on_its_own_thread<F: Future<Output: Send + 'static>>(world: impl FnOnce() -> F + Send + 'static) -> JoinHandle<F::Output> {
+    tokio::task::spawn_blocking(|| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(world())
+    })
+}
+
 /// All points, or those that `CRASH_POINTS` names, separated by commas, for whoever looks for what is wrong at one.
 fn points() -> Vec<CrashPoint> {
     let wanted = database::variable("CRASH_POINTS").unwrap_or_default();
@@ -98,12 +107,7 @@ async fn r1_a_worker_that_crashes_at_any_point_again_and_again_leaves_what_an_un
     let undisturbed = told(None).await;
     let cases = points().into_iter().map(|point| async move {
         let began = Instant::now();
-        // On a thread of its own: a world that ends waits for its databases to go, and must not keep the others waiting.
-        let alone = move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-            runtime.block_on(told(Some(point)))
-        };
-        let state = tokio::task::spawn_blocking(alone).await.map_err(JoinError::into_panic);
+        let state = on_its_own_thread(move || told(Some(point))).await.map_err(JoinError::into_panic);
         println!("{} {:?} after {:?}", point.as_str(), state.as_ref().map(|_| ()).map_err(|panic| words(&**panic)), began.elapsed());
         (point, state)
     });

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable};
 use secrecy::ExposeSecret;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnection;
@@ -21,14 +22,20 @@ use crate::audit::inputs::{Inputs, LiveTab, NEVER_POSTED, postgres};
 use crate::audit::report::Report;
 use crate::config::Settings;
 use crate::domain::company::{self, CompanyRow, Route, SpreadsheetId};
+use crate::domain::sheet::Observed;
 use crate::domain::tab::Role;
-use crate::ports::SheetGateway;
+use crate::ports::{CallError, SheetGateway};
 use crate::store::error::describe;
 use crate::store::pools::{PoolOptions, lazy_pool};
 use crate::telemetry::metrics::Metrics;
 
 /// For a connection while the live tabs are read. Nobody waits for an audit, and one that gives up on a crowded machine says nothing.
 const CONNECT: Duration = Duration::from_secs(60);
+
+/// A question to a spreadsheet that may be answered a moment later is put this many times more, after 0.5, 1, 2 and 4 s: nobody can do anything with
+/// an audit that says incomplete because one connection was cut.
+const ASK_AGAIN: usize = 4;
+const FIRST_WAIT: Duration = Duration::from_millis(500);
 
 /// Whether the live tabs are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -237,19 +244,16 @@ struct Wanted<'a> {
 }
 
 async fn look(gateway: &dyn SheetGateway, spreadsheet: &SpreadsheetId, tabs: &[Wanted<'_>]) -> Result<Vec<LiveTab>, String> {
-    let directory = gateway.directory(spreadsheet).await.map_err(|error| error.to_string())?;
+    let directory = patiently(|| gateway.directory(spreadsheet)).await?;
     let mut live = Vec::new();
     for Wanted { company, role, mark } in tabs {
         let title = mark.and_then(|mark| directory.tabs.iter().find(|tab| tab.sheet_id == mark.sheet_id)).map(|tab| tab.title.clone());
         let seen = match (mark, title) {
             // One tab at a time: a URL has room for few titles.
-            (Some(mark), Some(title)) => gateway
-                .read(spreadsheet, &[title])
-                .await
-                .map_err(|error| error.to_string())?
-                .tabs
-                .into_iter()
-                .find(|tab| tab.sheet_id == mark.sheet_id),
+            (Some(mark), Some(title)) => {
+                let titles = [title];
+                patiently(|| gateway.read(spreadsheet, &titles)).await?.tabs.into_iter().find(|tab| tab.sheet_id == mark.sheet_id)
+            }
             _ => None,
         };
         let posted_seq = match mark {
@@ -268,6 +272,13 @@ async fn look(gateway: &dyn SheetGateway, spreadsheet: &SpreadsheetId, tabs: &[W
         });
     }
     Ok(live)
+}
+
+/// Reads, and asks again what passes by itself: a read that is repeated does no harm.
+async fn patiently<F: Future<Output = Result<Observed, CallError>>>(read: impl FnMut() -> F) -> Result<Observed, String> {
+    let passes = |error: &CallError| matches!(error, CallError::NotSent(_) | CallError::Throttled { .. } | CallError::Unknown(_));
+    let waits = ExponentialBuilder::default().with_min_delay(FIRST_WAIT).with_max_times(ASK_AGAIN);
+    read.retry(waits).when(passes).await.map_err(|error| error.to_string())
 }
 
 async fn topic(kafka: &KafkaSettings, name: &str, kind: Kind, committed: &BTreeMap<i32, i64>) -> anyhow::Result<Topic> {
