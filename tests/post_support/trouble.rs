@@ -92,6 +92,28 @@ async fn a_company_with_a_missing_or_doubled_header_is_parked_alone_and_goes_on_
 }
 
 #[tokio::test]
+async fn a_company_whose_remembered_cells_are_rubbish_is_parked_alone_and_says_what_to_do() {
+    let world = world_of_two_companies().await;
+    world.settle().await;
+    let put = async |typed: &'static str| sqlx::query(typed).execute(&world.pool).await.unwrap();
+    put("UPDATE control.sheet_tabs SET typed = '[1, 2]' WHERE company_id = '710' AND role = 'pending'").await;
+    world.add("710", "a2", "A2", 1).await;
+    world.add("711", "b2", "B2", 2).await;
+    let round = world.post().await;
+    assert_eq!((round.posted, round.parked), (1, 1), "{round:?}");
+    assert_eq!(world.pending("711").texts("Source"), ["B", "B2"]);
+    let reason = world.text("SELECT company_id || ' ' || state || ' ' || reason FROM control.company_trouble").await;
+    assert!(reason.starts_with("710 parked") && reason.contains("set it to '{}'"), "{reason}");
+    let unread = world.poster().read_pending(&world.route("710").await).await.unwrap_err().to_string();
+    assert!(unread.contains("set it to '{}'"), "{unread}");
+
+    put("UPDATE control.sheet_tabs SET typed = '{}' WHERE company_id = '710' AND role = 'pending'").await;
+    world.clock.advance(Duration::from_secs(901));
+    world.settle().await;
+    assert_eq!(world.pending("710").texts("Source"), ["A", "A2"]);
+}
+
+#[tokio::test]
 async fn an_unshared_and_a_missing_spreadsheet_are_parked_with_the_fix_and_tried_again_when_the_configuration_changes() {
     for (error, fix) in [(CallError::Forbidden("no".to_owned()), "share spreadsheet"), (CallError::NotFound("no".to_owned()), "check its id")] {
         let world = world_of_two_companies().await;

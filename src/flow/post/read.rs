@@ -15,6 +15,7 @@ use crate::domain::sheet::{Observed, ObservedTab};
 use crate::domain::tab::{self, HeaderError, Role, RowKey, TabView};
 use crate::ports::{CallError, SheetGateway};
 use crate::store::control::tabs::{self, TabRow};
+use crate::store::error::describe;
 
 /// Titles in one read. They travel in its URL, whose length Google limits.
 const TITLE_BYTES: usize = 6_000;
@@ -88,10 +89,16 @@ impl Session<'_> {
     /// Reads what is left to do. Companies whose tab cannot be used are parked.
     pub(super) async fn look(&mut self) -> Result<Look, Halt> {
         let bindings = self.options.store.bindings().await?;
-        let wanted = wanted(&self.todo, &bindings);
-        for (route, _) in wanted.iter().filter(|(_, role)| *role == Role::Pending) {
-            let known = self.options.store.known(route.company.as_str()).await?;
-            self.known.insert(route.company.clone(), known.typed);
+        let mut wanted = wanted(&self.todo, &bindings);
+        for (route, _) in wanted.clone().into_iter().filter(|(_, role)| *role == Role::Pending) {
+            match self.options.store.known(route.company.as_str()).await {
+                Ok(known) => drop(self.known.insert(route.company.clone(), known.typed)),
+                Err(error @ sqlx::Error::Decode(_)) => {
+                    self.park(&route, &describe(&error)).await?;
+                    wanted.retain(|(other, _)| other.company != route.company);
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         let has_posted = self.row.confirmed_generation > 0;
         let known = self.row.control_sheet_id.zip(self.row.control_title.clone());
@@ -264,7 +271,10 @@ impl Poster {
         let wanted = [(Arc::clone(route), Role::Pending)];
         let call = |source| ReadError::Call { company: company(), source };
         let control = self.options.store.control_tab(route.spreadsheet.as_str()).await?;
-        let known = self.options.store.known(route.company.as_str()).await?;
+        let known = self.options.store.known(route.company.as_str()).await.map_err(|error| match error {
+            sqlx::Error::Decode(_) => ReadError::Parked { company: company(), reason: describe(&error) },
+            error => error.into(),
+        })?;
         let look = look(gateway, &route.spreadsheet, &wanted, &bindings, &control, false).await.map_err(call)?;
         let reason = look.foreign_environment(&self.options.environment, &route.spreadsheet);
         if let Some(reason) = reason.or_else(|| look.refused.first().map(|(_, reason)| reason.clone())) {

@@ -133,7 +133,7 @@ impl Poster {
                 until.unwrap_or(TIMER).min(TIMER).max(SHORTEST)
             }
             Err(error) => {
-                warn!(reason = describe(error), "the control database is down: posting waits");
+                warn!(reason = describe(error), "posting waits for the control database");
                 CONTROL_PAUSE
             }
         }

@@ -55,7 +55,7 @@ pub struct Known {
 /// People's cells of a tab as last read; empty if the tab is not remembered. To be loaded before the tab is looked at ([`merge_seen`]).
 ///
 /// # Errors
-/// The database's.
+/// The database's; `Decode`, with what to do about it, if it is not what Kylo writes there: that is this company's trouble alone.
 pub async fn known(pool: &PgPool, company: &str, role: &str) -> Result<Known, sqlx::Error> {
     within(PATIENCE, async {
         let row = sqlx::query!(
@@ -65,7 +65,8 @@ pub async fn known(pool: &PgPool, company: &str, role: &str) -> Result<Known, sq
             role
         )
         .fetch_optional(pool)
-        .await?;
+        .await
+        .map_err(|error| unreadable(company, error))?;
         Ok(row.map(|row| Known { typed: row.typed.0, generation: row.generation }).unwrap_or_default())
     })
     .await
@@ -190,6 +191,20 @@ pub async fn add_typed(pool: &PgPool, company: &str, role: &str, sheet_id: i32, 
         tx.commit().await
     })
     .await
+}
+
+/// Something but Kylo wrote there. It is not thrown away unasked: it may be what people typed.
+fn unreadable(company: &str, error: sqlx::Error) -> sqlx::Error {
+    match error {
+        sqlx::Error::ColumnDecode { source, .. } => sqlx::Error::Decode(
+            format!(
+                "control.sheet_tabs.typed of company {company} is not what Kylo writes there ({source}): keep a copy, then set it to '{{}}'; rows that people \
+                 have deleted come back without what was typed in them"
+            )
+            .into(),
+        ),
+        other => other,
+    }
 }
 
 async fn replace(connection: &mut PgConnection, company: &str, role: &str, typed: &TypedCells) -> Result<(), sqlx::Error> {
