@@ -8,6 +8,8 @@ mod post_support;
 #[expect(dead_code, reason = "other test binaries use the rest of it")]
 mod database;
 
+#[path = "post_support/bench.rs"]
+mod bench;
 #[path = "post_support/between.rs"]
 mod between;
 #[path = "post_support/crashes.rs"]
