@@ -20,7 +20,7 @@ REPO_ID=$(printf '%s' "$ROOT" | sha256sum | cut -c1-8)
 
 # Starting takes seconds; the deadline is for a machine that is busy with other work.
 # shellcheck disable=SC2034 # used by the scripts that source this
-READY_SECONDS=60
+READY_SECONDS=180
 
 say() { printf '%s\n' "$*" >&2; }
 die() {

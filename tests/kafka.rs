@@ -81,7 +81,7 @@ impl Applied {
 }
 
 async fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(60), async {
+    let waited = tokio::time::timeout(Duration::from_secs(120), async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -107,7 +107,7 @@ struct Worker {
 impl Worker {
     async fn stop(self) {
         self.stop.cancel();
-        tokio::time::timeout(Duration::from_secs(20), self.running).await.expect("the worker stops").unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(120), self.running).await.expect("the worker stops").unwrap().unwrap();
     }
 }
 
@@ -221,7 +221,7 @@ async fn a_stop_commits_so_nothing_is_handled_again_and_poison_at_the_end_is_pas
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), letters).await.expect("ten letters");
+    tokio::time::timeout(Duration::from_secs(120), letters).await.expect("ten letters");
     eventually("nothing in flight", || worker.status.borrow().in_flight == 0).await;
     worker.stop().await;
     assert_eq!(world.applied.len(), 50);

@@ -45,7 +45,7 @@ use kylo::ports::{EventPublisher, PublishFault};
 use secrecy::SecretString;
 use uuid::Uuid;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 fn name(of: &str) -> String {
     format!("{of}.{}", Uuid::new_v4().simple())
@@ -185,7 +185,7 @@ async fn a_question_that_cannot_be_answered_ends_with_the_cause_before_its_time_
     let began = std::time::Instant::now();
     let AdminError::Unreachable { reason, .. } = admin::partitions(&settings).await.unwrap_err() else { panic!("the settings are usable") };
     assert!(reason.starts_with("authentication: "), "{reason}");
-    assert!(began.elapsed() < Duration::from_secs(10), "the request's own time: {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "the request's own time: {:?}", began.elapsed());
 }
 
 /// A password file, and settings that read it.
@@ -276,7 +276,7 @@ async fn a_consumer_that_has_reached_no_broker_for_long_is_made_anew_and_goes_on
     make_topic(&topic).await;
     let door = relay::Relay::start(broker().port("PLAIN"));
     door.stop();
-    let settings = KafkaSettings { remake_after: Duration::from_secs(1), ..KafkaSettings::plaintext(&format!("127.0.0.1:{}", door.port())) };
+    let settings = KafkaSettings { remake_after: Duration::from_secs(3), ..KafkaSettings::plaintext(&format!("127.0.0.1:{}", door.port())) };
     let mut reader = Reader::start(&settings, &topic, &group);
     let made_anew =
         || log::lines().iter().filter(|line| *line == "the Kafka consumer is made anew because it has reached no broker for a long time").count();
@@ -367,10 +367,14 @@ async fn the_doctor_names_the_one_step_that_fails_and_why() {
             ("kafka tls", "tls_timeout"),
         ),
     ];
-    let told = cases.map(|(settings, wanted)| async move {
-        assert_eq!(failures(&settings, &Needs::default()).await, [wanted], "{settings:?}");
+    // Each as a task of its own: none of them waits in the middle of its handshake for what another computes.
+    let told = cases.map(|(settings, wanted)| {
+        tokio::spawn(async move {
+            assert_eq!(failures(&settings, &Needs::default()).await, [wanted], "{settings:?}");
+        })
     });
-    futures::future::join_all(told).await;
+    let failed: Vec<_> = futures::future::join_all(told).await.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();
+    assert!(failed.is_empty(), "{failed:?}");
 
     let need = |read: bool, write: bool| TopicNeed { name: topic.clone(), read, write, partitions: 2 };
     let needs = |read: bool, write: bool| Needs { topics: vec![need(read, write)], groups: vec![name("g")] };

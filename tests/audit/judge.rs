@@ -1,7 +1,7 @@
 //! The auditor as a judge, and what a test does to the broker's side.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kylo::audit::report::{Class, Report};
 use kylo::runtime::audit::{Options, Tabs, audit};
@@ -9,7 +9,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::world::{Mode, World, brokers};
+use super::world::{Mode, PATIENCE, World, brokers};
 
 impl World {
     pub async fn audit(&self) -> Report {
@@ -58,10 +58,9 @@ impl World {
                 list.add_partition_offset(&topic, partition, Offset::Offset(offset)).unwrap();
             }
             // The last member's session may not be over yet.
-            let mut tries = 0;
+            let began = Instant::now();
             while let Err(error) = client.commit(&list, CommitMode::Sync) {
-                tries += 1;
-                assert!(tries < 100, "the group takes no commit: {error}");
+                assert!(began.elapsed() < PATIENCE, "the group takes no commit: {error}");
                 client.poll(Duration::from_millis(100));
             }
         };

@@ -106,7 +106,7 @@ impl TxnsHandler for Fake {
 
 /// Waits until something is so; fails the test if it does not become so.
 pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(30), async {
+    let waited = tokio::time::timeout(Duration::from_secs(120), async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -196,7 +196,7 @@ impl World {
     }
 
     pub async fn counted(&self, sql: &'static str, wanted: i64) {
-        let waited = tokio::time::timeout(Duration::from_secs(30), async {
+        let waited = tokio::time::timeout(Duration::from_secs(120), async {
             while self.count(sql).await != wanted {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
@@ -206,7 +206,7 @@ impl World {
 
     pub async fn finish(self) -> Arc<Mutex<Seen>> {
         self.stop.cancel();
-        tokio::time::timeout(Duration::from_secs(20), self.running).await.expect("the consumer stops").unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(120), self.running).await.expect("the consumer stops").unwrap().unwrap();
         self.seen
     }
 }

@@ -211,11 +211,11 @@ impl Soak {
             self.people.tidy_up(&self.world, company);
         }
         let last = spawn(&self.world, None);
-        let drained = tokio::time::timeout(Duration::from_secs(240), self.drained()).await;
+        let drained = tokio::time::timeout(Duration::from_secs(600), self.drained()).await;
         self.logs.push(last.said());
         let mut wrong = Vec::new();
         if drained.is_err() {
-            wrong.push(format!("not drained within 240 s; the last worker said: {}", tail(&last.said())));
+            wrong.push(format!("not drained within 600 s; the last worker said: {}", tail(&last.said())));
         }
         wrong.extend(self.inputs.audit(&self.world, &COMPANIES).await);
         for company in COMPANIES {

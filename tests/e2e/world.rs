@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::database::{Database, variable};
 
 /// Longer than anything takes on a busy machine; a test that waits in vain fails after it.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Everything in one process, without HTTP.
 pub const ALL: Workers = Workers { command: "run", txns: true, promote: true, poster: true, relay: false, http: None };
@@ -295,15 +295,19 @@ impl World {
     // --- Waiting ---
 
     /// Looks again and again until `look` finds what it looks for. Fails with `what` after [`PATIENCE`], or when a worker ends.
-    pub async fn eventually<T>(&self, what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    pub async fn eventually<T>(&self, what: &str, look: impl AsyncFnMut() -> Result<T, String>) -> T {
+        self.eventually_every(Duration::from_millis(50), what, look).await
+    }
+
+    /// The same for a look that is costly. An interval of looking, not a time after which anything is assumed.
+    async fn eventually_every<T>(&self, pause: Duration, what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
         let began = Instant::now();
         loop {
             self.assert_workers_live();
             match look().await {
                 Ok(found) => return found,
                 Err(now) if began.elapsed() > PATIENCE => panic!("{what}: not within {PATIENCE:?}; now: {now}"),
-                // An interval of looking, not a time after which anything is assumed.
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(_) => tokio::time::sleep(pause).await,
             }
         }
     }
@@ -325,15 +329,16 @@ impl World {
             let end = ends.entry(at.partition).or_default();
             *end = (*end).max(at.offset + 1);
         }
-        self.eventually(&format!("offsets {ends:?} committed"), async || {
+        let look = async || {
             let committed = super::offsets::committed(&self.group_txns(), &self.topic_txns(), ends.keys().copied().collect()).await;
             if ends.iter().all(|(partition, end)| committed.get(partition).is_some_and(|at| at >= end)) {
                 Ok(())
             } else {
                 Err(format!("{committed:?}"))
             }
-        })
-        .await;
+        };
+        // Each look is a client of its own.
+        self.eventually_every(Duration::from_millis(250), &format!("offsets {ends:?} committed"), look).await;
     }
 }
 

@@ -60,7 +60,7 @@ async fn r3_a_consumer_that_was_frozen_at_any_stage_changes_nothing_when_it_wake
             desk.set(|script| script.parked.clear());
             desk.retry_now().await;
         }
-        tokio::time::timeout(Duration::from_secs(30), stale.faults.hit()).await.expect("the point is reached");
+        tokio::time::timeout(Duration::from_secs(120), stale.faults.hit()).await.expect("the point is reached");
         sqlx::query("UPDATE control.company_trouble SET drain_until = now() - interval '1 s' WHERE drain_until IS NOT NULL")
             .execute(&desk.world.control)
             .await

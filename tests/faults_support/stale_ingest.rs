@@ -66,7 +66,7 @@ async fn r3_an_ingest_that_was_frozen_at_any_stage_changes_nothing_when_it_wakes
             let stale = stale.clone();
             tokio::spawn(async move { stale.apply(vec![work]).await })
         };
-        tokio::time::timeout(Duration::from_secs(30), faults.hit()).await.expect("the point is reached");
+        tokio::time::timeout(Duration::from_secs(120), faults.hit()).await.expect("the point is reached");
         the_server_gives_up_on_the_frozen(&world).await;
         let successor = ingest(&world, &Faults::default());
         for work in [&first, &second] {
@@ -98,7 +98,7 @@ async fn r3_a_promotion_that_was_frozen_at_any_stage_changes_nothing_when_it_wak
             let (stale, request) = (stale.clone(), request(&world, "a", "r-1"));
             tokio::spawn(async move { stale.apply(&request).await })
         };
-        tokio::time::timeout(Duration::from_secs(30), faults.hit()).await.expect("the point is reached");
+        tokio::time::timeout(Duration::from_secs(120), faults.hit()).await.expect("the point is reached");
         the_server_gives_up_on_the_frozen(&world).await;
         let successor = promoter(&world, &tab, Faults::default());
         successor.apply(&request(&world, "a", "r-1")).await.unwrap();

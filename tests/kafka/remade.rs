@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{World, brokers};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// One partition, and a source whose events are looked at one by one.
 struct Bench {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -71,6 +72,16 @@ impl Service {
 
     pub fn n_calls(&self, name: &str) -> usize {
         self.lock().calls.iter().filter(|call| *call == name).count()
+    }
+
+    /// Waits until a call is in the air.
+    pub async fn holds_a_call(&self) {
+        let held = async {
+            while self.lock().late.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(120), held).await.expect("a call is sent");
     }
 
     /// The batches that were in the air arrive now. Answers how many the service took.

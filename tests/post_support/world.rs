@@ -86,11 +86,7 @@ impl World {
 
     pub fn options(&self) -> PosterOptions {
         PosterOptions {
-            store: PgPostStore::new(
-                self.pool.clone(),
-                Pools::new(PoolOptions { acquire_timeout: Duration::from_secs(2), ..PoolOptions::default() }),
-                RoutingCache::new(self.pool.clone()),
-            ),
+            store: PgPostStore::new(self.pool.clone(), Pools::new(PoolOptions::default()), RoutingCache::new(self.pool.clone())),
             gateway: Some(Arc::clone(&self.gateway)),
             clock: Arc::clone(&self.clock) as _,
             environment: "default".to_owned(),

@@ -44,7 +44,7 @@ async fn a_backfill_of_events_that_was_killed_half_way_goes_on_and_leaves_nothin
          SELECT 'batch.ingested', '710', jsonb_build_object('n', n), now() FROM generate_series(0, {TOTAL} - 1) n ORDER BY n"
     );
     world.execute("710", &history).await;
-    world.backfill_in_two_parts("events", "1000", TOTAL).await;
+    world.backfill_in_two_parts("events", "100", TOTAL).await;
     let seen = world.records_of(&world.topic_events()).await;
     assert!(seen.iter().all(|record| record.headers["replay"] == "backfill"));
     assert_eq!(numbers(&seen)["710"], (0..TOTAL).collect::<Vec<_>>(), "every event, in order");
@@ -68,7 +68,7 @@ async fn a_backfill_of_messages_that_was_killed_half_way_goes_on_in_the_order_th
     world.publish_all(&messages[..700]).await;
     world.publish_all(&others).await;
     world.publish_all(&messages[700..]).await;
-    world.backfill_in_two_parts("topic", "500", TOTAL).await;
+    world.backfill_in_two_parts("topic", "50", TOTAL).await;
     let again: Vec<Seen> = world.records_of(&world.topic_txns()).await.split_off(messages.len() + others.len());
     assert!(again.iter().all(|record| record.key.as_deref() == Some("710") && record.headers["replay"] == "backfill"), "nobody else's");
     // Whatever the second part repeats of the first: everything comes, and never a step forward that leaves one out.

@@ -42,12 +42,12 @@ async fn a_relay_process_that_is_stopped_beyond_its_lease_and_goes_on_behind_its
     let further = format!("SELECT least(count(*), {0}) FROM control.outbox_events WHERE published_at IS NOT NULL", before + 100);
     world.counts(&further, before + 100).await;
     let holders = "SELECT count(*) FROM control.relay_state WHERE leased_until > now()";
-    assert_eq!(world.number(holders).await, 1, "the successor has the lease");
+    world.counts(holders, 1).await;
     signal(&stopped, "-CONT").await;
     world.insert(6_000, 6_500, 5).await;
     world.all_marked().await;
     signal(&stopped, "-TERM").await;
-    let ended = tokio::time::timeout(Duration::from_secs(30), stopped.wait()).await.expect("SIGTERM ends it").unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(120), stopped.wait()).await.expect("SIGTERM ends it").unwrap();
     assert!(ended.success(), "{ended}");
     successor.stop().await;
 

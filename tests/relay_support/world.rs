@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::database::{Database, variable};
 use crate::patience::patiently;
 
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 pub struct World {
     pub database: Database,

@@ -17,10 +17,13 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SELECTION = ["--locked", "--workspace", "--all-features"]
+# Many times what the longest takes on two busy cores. One that waits for ever is to be named, not to use up the time of the whole run.
+LIMIT_SECONDS = 40 * 60
 # The longest first, so that none of them is left over at the end. Only the order hangs on this list.
 LONGEST = ["crashes", "simulation", "post", "scenarios", "e2e", "wire", "stale", "relay", "audit", "cli"]
 
@@ -48,7 +51,10 @@ def run(binary):
     with tempfile.TemporaryFile("w+", errors="replace") as output:
         environment = {**os.environ, "CARGO_MANIFEST_DIR": str(folder)}
         process = subprocess.Popen([executable], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        limit = threading.Timer(LIMIT_SECONDS, process.kill)
+        limit.start()
         _, status, used = os.wait4(process.pid, 0)
+        limit.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         seconds = f"{time.monotonic() - began:.0f} s ({used.ru_utime + used.ru_stime:.0f} s of a core)"
@@ -66,7 +72,7 @@ def main():
             print(f"     Ran {name} in {seconds}\n{output}", flush=True)
             if status != 0:
                 failed.append(name)
-                print(f"{name} ended with {status}", flush=True)
+                print(f"{name} ended with {status} (-9: it was killed, as every binary is after {LIMIT_SECONDS // 60} minutes)", flush=True)
     documentation = subprocess.run(["cargo", "test", *SELECTION, "--doc"], cwd=ROOT, check=False)
     if documentation.returncode != 0:
         failed.append("the documentation's tests")

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 /// What a test waits for an answer, all attempts together.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The first answer that is no error. Fails when there is none within [`PATIENCE`]. Blocks.
 pub fn patiently<T, E: Display>(what: &str, mut ask: impl FnMut() -> Result<T, E>) -> T {

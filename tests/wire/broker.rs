@@ -60,7 +60,13 @@ fn script(arguments: &[&str]) -> Command {
 }
 
 impl Broker {
+    /// Somebody else may take a port between our letting it go and the broker's bind: other ports, then.
     fn start() -> Self {
+        let again = |_| Self::try_start();
+        Self::try_start().or_else(again).or_else(again).unwrap_or_else(|log| panic!("the broker did not start three times: {log}"))
+    }
+
+    fn try_start() -> Result<Self, String> {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("secured-{}", uuid::Uuid::new_v4().simple()));
         std::fs::create_dir_all(&folder).unwrap();
         let certificates = Certificates::make(&folder);
@@ -84,15 +90,16 @@ impl Broker {
         let plain = ports[0].1;
         let began = Instant::now();
         while TcpStream::connect(("127.0.0.1", plain)).is_err() {
+            let log = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();
             if let Some(status) = child.try_wait().unwrap() {
-                panic!("the broker did not start: {status}");
+                return Err(format!("{status}\n{}", log()));
             }
-            assert!(began.elapsed() < READY, "{}", std::fs::read_to_string(folder.join("log")).unwrap_or_default());
+            assert!(began.elapsed() < READY, "{}", log());
             std::thread::park_timeout(Duration::from_millis(20));
         }
         let broker = Self { ports, certificates, relay, leaving, _script: Mutex::new(child) };
         broker.grant();
-        broker
+        Ok(broker)
     }
 
     fn grant(&self) {
