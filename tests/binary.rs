@@ -166,26 +166,28 @@ async fn i4_i5_a_worker_killed_again_and_again_in_a_backlog_leaves_every_row_exa
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sigterm_in_a_backlog_finishes_what_is_in_hand_within_two_seconds_and_nothing_is_processed_again() {
+async fn sigterm_in_a_backlog_finishes_what_is_in_hand_and_no_more_and_nothing_is_processed_again() {
     let mut world = World::new().await;
     world.variables.insert("KYLO_HTTP_ADDR", "127.0.0.1:0".to_owned());
     // What is in hand may take long on a busy machine; that nothing is cut off must not depend on that.
     world.variables.insert("KYLO_DRAIN_SECONDS", "60".to_owned());
-    let total = 2_000;
+    let total = 10_000;
     backlog(&mut world, total).await;
     let mut worker = world.spawn(&Mode::Shadow, &["run"]);
     world.eventually("work is under way", async || if ingested(&world).await >= 50 { Ok(()) } else { Err(worker.said()) }).await;
     let (code, took) = worker.terminate().await;
     let done = ingested(&world).await;
     assert_eq!(code, Some(0), "{}", worker.said());
-    // A program built without optimisation needs a multiple of the time for the same work, beside other tests.
+    // Two seconds are promised. A program built without optimisation needs a multiple of the time for the same work, beside other tests:
+    // `cargo test --release --test binary sigterm` holds it to its word.
     let most = Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 2 });
     assert!(took < most, "SIGTERM took {took:?}: {}", worker.said());
 
     let mut worker = world.spawn(&Mode::Shadow, &["run"]);
     let wanted = i64::try_from(total).unwrap();
     world.eventually("the rest follows", async || if ingested(&world).await == wanted { Ok(()) } else { Err(worker.said()) }).await;
-    // The first may have done everything: a process is told to stop when it runs, not while it starts.
+    assert!(done < wanted, "it went on to the end of the backlog");
+    // A process is told to stop when it runs, not while it starts.
     let runs = async || if worker.said().contains("Kafka consumer started for") { Ok(()) } else { Err(worker.said()) };
     world.eventually("the second runs", runs).await;
     assert_eq!(worker.terminate().await.0, Some(0));
@@ -223,7 +225,8 @@ async fn a_worker_at_rest_uses_less_than_a_hundredth_of_a_core_and_forty_mebibyt
     // A program built without optimisation needs a multiple of the time for the same work, and its text is several times as large.
     let (most_share, most_kib) = if cfg!(debug_assertions) { (0.03, 80 * 1024) } else { (0.01, 40 * 1024) };
     let mut share = f64::MAX;
-    // What a program at rest uses is what it uses in a window in which nothing happens; on a busy machine the first ones may not be that.
+    // What a program at rest uses is what it uses in a window in which nothing happens; on a busy machine the first ones may not be that. Work in
+    // bursts further apart than a window is not seen here.
     for _ in 0..6 {
         // This is a measurement over time, not a wait for something to happen.
         let (before, began) = (ticks(worker.pid()), Instant::now());

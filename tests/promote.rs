@@ -403,11 +403,11 @@ async fn posters_are_told_when_a_promotion_makes_a_tab_due() {
     let mut listener = sqlx::postgres::PgListener::connect(&desk.world.dsn).await.unwrap();
     listener.listen("kylo_due").await.unwrap();
     desk.world.ingest("710", "b-1", 0, &json!([row("t1", "1", "Shell")])).await;
-    let told = tokio::time::timeout(std::time::Duration::from_secs(10), listener.recv()).await.unwrap().unwrap();
+    let told = tokio::time::timeout(std::time::Duration::from_secs(120), listener.recv()).await.unwrap().unwrap();
     assert_eq!(told.payload(), "710");
     desk.type_in("710", &[ticked("Shell", "S", "H")]).await;
     desk.promote("710", "r-1").await;
-    let told = tokio::time::timeout(std::time::Duration::from_secs(10), listener.recv()).await.unwrap().unwrap();
+    let told = tokio::time::timeout(std::time::Duration::from_secs(120), listener.recv()).await.unwrap().unwrap();
     assert_eq!(told.payload(), "710");
     drop(listener);
     desk.world.end().await;

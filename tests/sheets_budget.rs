@@ -104,7 +104,7 @@ async fn the_call_of_a_process_that_died_is_free_again_after_its_longest_time_an
     let taken_at = Instant::now();
     // No destructor runs in a process that is killed.
     std::mem::forget(dying.take(CallKind::Write).await.unwrap());
-    let permit = tokio::time::timeout(Duration::from_secs(10), budget.take(CallKind::Write)).await.expect("the hold runs out").unwrap();
+    let permit = tokio::time::timeout(Duration::from_secs(60), budget.take(CallKind::Write)).await.expect("the hold runs out").unwrap();
     assert!(taken_at.elapsed() >= window + longest, "{:?}", taken_at.elapsed());
     permit.finish().await.unwrap();
 }
@@ -118,7 +118,7 @@ async fn a_permit_that_is_dropped_counts_as_a_call_that_has_ended() {
     let permit = budget.take(CallKind::Write).await.unwrap();
     let dropped_at = Instant::now();
     drop(permit);
-    let next = tokio::time::timeout(Duration::from_secs(10), budget.take(CallKind::Write)).await.expect("dropping gives the call back").unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(60), budget.take(CallKind::Write)).await.expect("dropping gives the call back").unwrap();
     assert!(dropped_at.elapsed() >= window, "{:?}", dropped_at.elapsed());
     next.finish().await.unwrap();
 }
@@ -130,7 +130,7 @@ async fn a_process_that_thaws_after_its_hold_ran_out_does_not_free_the_row_of_it
     let frozen = Arc::new(rows.process(1, short).await.with_call_timeout(short));
     let stale = frozen.take(CallKind::Write).await.unwrap();
     let successor = Arc::new(rows.process(1, short).await);
-    let taken = tokio::time::timeout(Duration::from_secs(10), successor.take(CallKind::Write)).await.unwrap().unwrap();
+    let taken = tokio::time::timeout(Duration::from_secs(60), successor.take(CallKind::Write)).await.unwrap().unwrap();
     assert!(stale.deadline() <= tokio::time::Instant::now(), "the thawed process can see that its permit is over");
     stale.finish().await.unwrap();
     let held = "SELECT extract(epoch FROM max(free_at) - clock_timestamp())::float8 FROM control.sheets_budget WHERE credential = $1";
@@ -188,7 +188,7 @@ async fn a_raised_limit_is_used_at_once_and_a_lowered_one_kept() {
     let narrow = Arc::new(rows.process(1, Duration::from_secs(60)).await);
     let _first = narrow.take(CallKind::Read).await.unwrap();
     let wide = Arc::new(rows.process(3, Duration::from_secs(60)).await);
-    let _second = tokio::time::timeout(Duration::from_secs(5), wide.take(CallKind::Read)).await.expect("there are rows left").unwrap();
+    let _second = tokio::time::timeout(Duration::from_secs(50), wide.take(CallKind::Read)).await.expect("there are rows left").unwrap();
     let third = tokio::time::timeout(Duration::from_millis(700), narrow.take(CallKind::Read)).await;
     assert!(third.is_err(), "the narrow process keeps to its limit");
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{ExponentialBuilder, Retryable};
 use secrecy::ExposeSecret;
@@ -36,6 +36,8 @@ const CONNECT: Duration = Duration::from_secs(60);
 /// an audit that says incomplete because one connection was cut.
 const ASK_AGAIN: usize = 4;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// One that has taken this long is not put again: a service that does not answer at all takes its whole time at each.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whether the live tabs are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -276,7 +278,10 @@ async fn look(gateway: &dyn SheetGateway, spreadsheet: &SpreadsheetId, tabs: &[W
 
 /// Reads, and asks again what passes by itself: a read that is repeated does no harm.
 async fn patiently<F: Future<Output = Result<Observed, CallError>>>(read: impl FnMut() -> F) -> Result<Observed, String> {
-    let passes = |error: &CallError| matches!(error, CallError::NotSent(_) | CallError::Throttled { .. } | CallError::Unknown(_));
+    let began = Instant::now();
+    let passes = |error: &CallError| {
+        began.elapsed() < PATIENCE && matches!(error, CallError::NotSent(_) | CallError::Throttled { .. } | CallError::Unknown(_))
+    };
     let waits = ExponentialBuilder::default().with_min_delay(FIRST_WAIT).with_max_times(ASK_AGAIN);
     read.retry(waits).when(passes).await.map_err(|error| error.to_string())
 }

@@ -45,8 +45,18 @@ pub fn describe(error: &Error) -> String {
         Error::Tls(_) => "the TLS handshake failed".to_owned(),
         Error::PoolTimedOut => "no connection in time: the server refuses connections, does not answer, or all connections are in use".to_owned(),
         Error::PoolClosed => "the connection pool is closed".to_owned(),
+        Error::ColumnDecode { index, source } => format!("column {index} cannot be read: {}", unreadable(source.as_ref())),
+        Error::Decode(source) => unreadable(source.as_ref()),
         Error::Configuration(_) => "the connection string cannot be used: check its form, postgres://user:password@host:port/database".to_owned(),
         other => first_line(&other.to_string()).to_owned(),
+    }
+}
+
+/// What is wrong with a value. serde_json quotes the value itself, which may be what a row says.
+fn unreadable(source: &(dyn std::error::Error + 'static)) -> String {
+    match source.downcast_ref::<serde_json::Error>() {
+        Some(json) => format!("not the JSON that it must be, at line {} column {}", json.line(), json.column()),
+        None => first_line(&source.to_string()).to_owned(),
     }
 }
 

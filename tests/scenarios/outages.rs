@@ -143,7 +143,7 @@ async fn a_database_server_that_freezes_in_the_middle_holds_up_neither_others_no
     let began = Instant::now();
     world.stop().await;
     // Its deadline is 5 s; the rest is for a machine that is busy with other tests.
-    assert!(began.elapsed() < Duration::from_secs(15), "a stop took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "a stop took {:?}", began.elapsed());
     assert_eq!(world.number("frozen", "SELECT count(*) FROM ingest_batches").await, 1);
     proxy.mend();
     world.start(&Mode::Post);

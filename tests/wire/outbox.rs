@@ -41,7 +41,7 @@ async fn a_relay_whose_user_may_not_write_says_so_before_there_is_anything_to_pu
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_leaves_in_the_middle_and_comes_back_after_a_while_costs_no_event_and_no_order() {
-    // Many times as long as the relay waits for an acknowledgement, and longer than leases, sessions and a transaction's patience.
+    // Several times as long as the relay waits for an acknowledgement, and longer than leases, sessions and a transaction's patience.
     const AWAY: Duration = Duration::from_secs(60);
     let settings = KafkaSettings::plaintext(&format!("127.0.0.1:{}", broker().leaving.port()));
     let (world, mut options) = world(settings).await;
@@ -61,8 +61,10 @@ async fn a_broker_that_leaves_in_the_middle_and_comes_back_after_a_while_costs_n
     tokio::time::sleep(AWAY.saturating_sub(left.elapsed())).await;
     assert!(world.number("SELECT count(*) FROM control.outbox_events WHERE published_at IS NULL").await >= 500);
     broker().leaving.start_again();
-    // As patient as all tests of the relay are: no event waits for a person.
+    let back = Instant::now();
     world.all_marked().await;
+    // Its pauses have grown to 15 s; an acknowledgement that comes late on a busy machine costs one more.
+    assert!(back.elapsed() < Duration::from_secs(120), "{:?}", back.elapsed());
     eventually("no trouble", async || if relay.worst().is_empty() { Ok(()) } else { Err(relay.worst()) }).await;
     relay.stop().await;
     let topic = world.topic.clone();

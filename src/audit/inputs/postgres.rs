@@ -46,8 +46,8 @@ pub async fn connect(dsn: &str) -> Result<PgConnection> {
 
 /// A login that was cut: a proxy or a server that is changing over, or one that found the login slow. The next one may well be let in.
 fn is_cut(error: &sqlx::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, UnexpectedEof};
-    matches!(error, sqlx::Error::Io(io) if matches!(io.kind(), ConnectionAborted | ConnectionReset | UnexpectedEof))
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error, sqlx::Error::Io(io) if matches!(io.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof))
 }
 
 /// Makes what follows see one instant.

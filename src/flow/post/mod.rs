@@ -253,6 +253,12 @@ impl Poster {
             Halt::Control(error) if classify(&error) == Fault::Data => {
                 ("parked", format!("the control database rejects what this spreadsheet's post is to record: {}", describe(&error)), PARKED_RETRY)
             }
+            // The same of what stands there and is not Kylo's: a person must look at it, and the other spreadsheets go on.
+            Halt::Control(error @ (sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_))) => (
+                "parked",
+                format!("the control database holds something about this spreadsheet that Kylo did not write: {}", describe(&error)),
+                PARKED_RETRY,
+            ),
             Halt::Control(error) => return Err(error),
             Halt::LeaseLost => {
                 round.held_elsewhere += 1;

@@ -271,6 +271,12 @@ pub struct Preview {
     pub plan: Result<TabPlan, String>,
 }
 
+impl Preview {
+    fn refused(route: &Route, role: Role, reason: &str) -> Self {
+        Self { role, title: configured(route, role).to_owned(), seen: None, plan: Err(reason.to_owned()) }
+    }
+}
+
 /// Why a preview could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PreviewError {
@@ -294,7 +300,11 @@ impl Poster {
         let bindings = within(PATIENCE, self.options.store.bindings()).await?;
         let wanted_tabs: Vec<_> = Role::ALL.into_iter().map(|role| (Arc::clone(route), role)).collect();
         let control = self.options.store.control_tab(route.spreadsheet.as_str()).await?;
-        let typed = within(PATIENCE, self.options.store.known(route.company.as_str())).await?.typed;
+        let typed = match within(PATIENCE, self.options.store.known(route.company.as_str())).await {
+            Ok(known) => known.typed,
+            Err(error @ sqlx::Error::Decode(_)) => return Ok(Role::ALL.map(|role| Preview::refused(route, role, &describe(&error))).into()),
+            Err(error) => return Err(error.into()),
+        };
         let look = look(gateway, &route.spreadsheet, &wanted_tabs, &bindings, &control, true).await.map_err(PreviewError::Call)?;
         let observed = |role| {
             let located = look.tabs.get(&(route.company.clone(), role))?;

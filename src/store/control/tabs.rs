@@ -6,6 +6,7 @@ use sqlx::{PgConnection, PgPool};
 
 use super::PATIENCE;
 use crate::domain::plan::{TypedCells, merge, merge_read, merge_seen};
+use crate::store::error::describe;
 use crate::store::pools::within;
 
 /// A remembered tab.
@@ -195,16 +196,15 @@ pub async fn add_typed(pool: &PgPool, company: &str, role: &str, sheet_id: i32, 
 
 /// Something but Kylo wrote there. It is not thrown away unasked: it may be what people typed.
 fn unreadable(company: &str, error: sqlx::Error) -> sqlx::Error {
-    match error {
-        sqlx::Error::ColumnDecode { source, .. } => sqlx::Error::Decode(
-            format!(
-                "control.sheet_tabs.typed of company {company} is not what Kylo writes there ({source}): keep a copy, then set it to '{{}}'; rows that people \
-                 have deleted come back without what was typed in them"
-            )
-            .into(),
-        ),
-        other => other,
+    if !matches!(error, sqlx::Error::ColumnDecode { .. }) {
+        return error;
     }
+    let reason = format!(
+        "control.sheet_tabs.typed of company {company}, role pending, is not what Kylo writes there ({}): keep a copy, then set it to '{{}}'; rows that \
+         people have deleted come back without what was typed in them",
+        describe(&error)
+    );
+    sqlx::Error::Decode(reason.into())
 }
 
 async fn replace(connection: &mut PgConnection, company: &str, role: &str, typed: &TypedCells) -> Result<(), sqlx::Error> {
@@ -227,7 +227,8 @@ struct Stored {
     sheet_id: i32,
 }
 
-/// What is remembered of a tab, and is changed by nobody else until the transaction ends. `None` = nothing.
+/// What is remembered of a tab, and is changed by nobody else until the transaction ends. `None` = nothing, or nothing that Kylo can read: that stays
+/// as it is, and parks the company at the next look ([`known`]). What is being recorded here is of all companies of a post.
 async fn locked(connection: &mut PgConnection, company: &str, role: &str) -> Result<Option<Stored>, sqlx::Error> {
     let row = sqlx::query!(
         r#"SELECT typed AS "typed: SqlJson<TypedCells>", spreadsheet_id, sheet_id FROM control.sheet_tabs
@@ -236,7 +237,11 @@ async fn locked(connection: &mut PgConnection, company: &str, role: &str) -> Res
         role
     )
     .fetch_optional(connection)
-    .await?;
+    .await;
+    let row = match row {
+        Err(sqlx::Error::ColumnDecode { .. }) => None,
+        row => row?,
+    };
     Ok(row.map(|row| Stored { typed: row.typed.0, spreadsheet_id: row.spreadsheet_id, sheet_id: row.sheet_id }))
 }
 
