@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kylo::domain::sheet::Value;
+use kylo::domain::tab::Approved;
 use kylo::flow::post::PendingRead;
 
 use crate::people::world_of_three;
@@ -154,6 +155,37 @@ async fn a_tick_set_while_a_correction_was_on_its_way_is_taken_back_and_the_next
     let row = tab.row_of("WALMART SUPERCENTER");
     assert_eq!((tab.text(row, "Approved"), tab.text(row, "Status")), ("TRUE".into(), String::new()));
     world.assert_equal("710").await;
+}
+
+/// Found by a soak: a worker died between its call and the answer, and a promotion took the tick for one of the new content.
+#[tokio::test]
+async fn a_tick_set_while_a_row_was_being_rewritten_counts_for_nothing_whoever_asks_and_whether_the_answer_comes_or_not() {
+    let corrected = "WALMART SUPERCENTER";
+    for is_correction in [true, false] {
+        let world = world_of_three().await;
+        world.settle().await;
+        if is_correction {
+            world.add("710", "t2", corrected, 4567).await;
+        } else {
+            // As after a sort without the key column.
+            world.edit("710", |tab| tab.type_in("WALMART", "Source", "SORTED HERE"));
+            world.add("710", "t4", "EBAY", 1).await;
+        }
+        let (seen, now) = if is_correction { ("WALMART", corrected) } else { ("SORTED HERE", "WALMART") };
+        world.service.fault(Fault::LandsLater);
+        world.post().await;
+        world.edit("710", |tab| tab.approve(seen, "OPEX", "FOOD"));
+        assert_eq!(world.service.land_late(), 1);
+        // This is what a promotion reads now.
+        let PendingRead::Tab(view) = world.poster().read_pending(&world.route("710").await).await.unwrap() else { panic!("there is a tab") };
+        let of_now = view.rows.iter().filter(|row| row.source == Value::Text(now.to_owned()));
+        assert_eq!(of_now.map(|row| row.typed.approved.clone()).collect::<Vec<_>>(), [Approved::No], "nobody has approved {now}");
+        world.clock.advance(Duration::from_secs(10));
+        world.settle().await;
+        let tab = world.pending("710");
+        assert_eq!((tab.text(tab.row_of(now), "Approved"), tab.text(tab.row_of(now), "Target_Header")), ("FALSE".into(), "FOOD".into()));
+        world.assert_equal("710").await;
+    }
 }
 
 #[tokio::test]

@@ -193,7 +193,7 @@ fn adjacent_cells_travel_together_and_nothing_else_is_written() {
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(shapes, [(2, 2, 3, 2), (2, 9, 3, 1)], "one block for Source and Company_ID, one for Status");
+    assert_eq!(shapes, [(2, 2, 3, 2), (2, 8, 3, 2)], "one block for Source and Company_ID, one for Approved and Status");
     assert_eq!(plan.row_count(), 3);
 }
 

@@ -144,12 +144,15 @@ impl Planner<'_> {
         let is_duplicate = is_asked || copies.is_some_and(|copies| !copies.differing.is_empty());
         let judged = judge(top, open, self.input, is_duplicate);
         let mut cells = self.machine_cells(row, open, &judged.answer);
-        let approved_now = if is_top { judged.typed.approved.clone() } else { Approved::No };
-        if approved_now != row.typed.approved {
-            cells.push((pending::APPROVED, CellWrite::Checkbox(false)));
-        }
         let is_content = |position: &usize| [pending::DATE, pending::SOURCE, pending::AMOUNT].contains(position);
         let is_rewritten = cells.iter().any(|(position, _)| is_content(position));
+        let approved_now = if is_top { judged.typed.approved.clone() } else { Approved::No };
+        // A tick that a person sets between our read and our write is one of the content that is replaced here. The same write takes it back: nobody,
+        // whether the answer comes or not, can read it beside the new content.
+        let may_be_ticked = is_rewritten && row.typed.approved == Approved::No;
+        if approved_now != row.typed.approved || may_be_ticked {
+            cells.push((pending::APPROVED, CellWrite::Checkbox(false)));
+        }
         if !cells.is_empty() && !self.change(row, cells) {
             return false;
         }

@@ -331,14 +331,17 @@ fn lost_ticks(company: &CompanyPlan, sent: &plan::TabPlan, typed: &TypedByCompan
     answers_to(company, sent, typed, read.filter(is_lost), text)
 }
 
-/// A tick that was not there when the row was read, and that the answer shows on content which this very post has put there: the person saw
-/// the old one. It is taken back by the next round, and counts for nothing until then.
+/// A person was at work in a row while this very post replaced its content: a tick that was set then was one of the old content. The post has taken it
+/// back, unless something else stood in the cell when it was read; then the next round does, and it counts for nothing until then. A tick that came
+/// alone, with nothing else typed, is not seen.
 fn early_ticks(company: &CompanyPlan, sent: &plan::TabPlan, typed: &TypedByCompany) -> Vec<Answer> {
-    let is_ticked =
-        |cells: Option<&TypedCells>, uid: &TxnUid| cells.and_then(|cells| cells.get(uid)).is_some_and(|now| now.approved == Approved::Yes);
+    let of = |cells: Option<&TypedCells>, uid: &TxnUid| cells.and_then(|cells| cells.get(uid)).map(Typed::plain).unwrap_or_default();
     let shown = typed.get(company.route.company.as_str());
-    let early = sent.rewritten.iter().filter(|uid| !is_ticked(Some(&sent.typed), uid) && is_ticked(shown, uid)).copied();
-    answers_to(company, sent, typed, early, EARLY_TICK)
+    let is_touched = |uid: &&TxnUid| {
+        let (read, now) = (of(Some(&sent.typed), uid), of(shown, uid));
+        (now.approved == Approved::Yes && read.approved != Approved::Yes) || now.unapproved() != read.unapproved()
+    };
+    answers_to(company, sent, typed, sent.rewritten.iter().filter(is_touched).copied(), EARLY_TICK)
 }
 
 fn answers_to(company: &CompanyPlan, sent: &plan::TabPlan, typed: &TypedByCompany, uids: impl Iterator<Item = TxnUid>, answer: &str) -> Vec<Answer> {
