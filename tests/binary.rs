@@ -179,7 +179,7 @@ async fn sigterm_in_a_backlog_finishes_what_is_in_hand_and_no_more_and_nothing_i
     let done = ingested(&world).await;
     assert_eq!(code, Some(0), "{}", worker.said());
     // Two seconds are promised. A program built without optimisation needs a multiple of the time for the same work, beside other tests:
-    // `cargo test --release --test binary sigterm` holds it to its word.
+    // `cargo test --release --all-features --test binary sigterm` holds it to its word.
     let most = Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 2 });
     assert!(took < most, "SIGTERM took {took:?}: {}", worker.said());
 

@@ -25,7 +25,7 @@ use crate::domain::company::{self, CompanyRow, Route, SpreadsheetId};
 use crate::domain::sheet::Observed;
 use crate::domain::tab::Role;
 use crate::ports::{CallError, SheetGateway};
-use crate::store::error::describe;
+use crate::store::error::{describe, is_cut};
 use crate::store::pools::{PoolOptions, lazy_pool};
 use crate::telemetry::metrics::Metrics;
 
@@ -74,7 +74,7 @@ async fn read(settings: &Settings, options: &Options) -> anyhow::Result<Inputs> 
     let committed_txns = snapshot::committed(&kafka, &names.group_txns, &names.topic_txns).await?;
     let committed_promote = snapshot::committed(&kafka, &names.group_promote, &names.topic_promote).await?;
     let dsn = settings.control()?.current()?;
-    let mut control = postgres::connect(dsn.expose_secret()).await.map_err(|error| failed("connect to the control database", &error))?;
+    let mut control = connect(dsn.expose_secret()).await.map_err(|error| failed("connect to the control database", &error))?;
     let mut inputs = Inputs::default();
     before(&mut control, &mut inputs).await.map_err(|error| failed("read the control database", &error))?;
     inputs.control.companies.retain(|row| options.company.as_ref().is_none_or(|only| *only == row.company_id));
@@ -111,6 +111,17 @@ fn failed(attempt: &str, error: &sqlx::Error) -> anyhow::Error {
 
 fn gateway(settings: &Settings, pool: &PgPool) -> anyhow::Result<Arc<dyn SheetGateway>> {
     wire::gateway(settings, pool, &Metrics::new(settings.sheets.post)?)
+}
+
+/// A connection that can only read. A login that was cut is tried once more.
+///
+/// # Errors
+/// The DSN cannot be parsed, or the server does not answer.
+pub async fn connect(dsn: &str) -> Result<PgConnection, sqlx::Error> {
+    match postgres::connect(dsn).await {
+        Err(error) if is_cut(&error) => postgres::connect(dsn).await,
+        connected => connected,
+    }
 }
 
 /// What must be read before the companies: what is held, and how far the tabs had come.
@@ -199,7 +210,7 @@ type FailedSchemas = Vec<(String, String)>;
 
 /// A database's name, and its books unless they have been read under another DSN.
 async fn database(dsn: &str, read: &BTreeMap<String, Vec<Book>>) -> Result<(String, Vec<Book>, FailedSchemas), sqlx::Error> {
-    let mut connection = postgres::connect(dsn).await?;
+    let mut connection = connect(dsn).await?;
     let identity = postgres::identity(&mut connection).await?;
     if read.contains_key(&identity) {
         return Ok((identity, Vec::new(), Vec::new()));

@@ -47,8 +47,23 @@ pub fn describe(error: &Error) -> String {
         Error::PoolClosed => "the connection pool is closed".to_owned(),
         Error::ColumnDecode { index, source } => format!("column {index} cannot be read: {}", unreadable(source.as_ref())),
         Error::Decode(source) => unreadable(source.as_ref()),
+        Error::Protocol(_) if is_cut(error) => {
+            "the connection was closed before the login: no PostgreSQL server, one that is starting or stopping, or a proxy without one behind it"
+                .to_owned()
+        }
         Error::Configuration(_) => "the connection string cannot be used: check its form, postgres://user:password@host:port/database".to_owned(),
         other => first_line(&other.to_string()).to_owned(),
+    }
+}
+
+/// A connection that was cut: a proxy or a server that is changing over, or one that found the login slow. The next one may well be let in.
+pub fn is_cut(error: &Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match error {
+        Error::Io(io) => matches!(io.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof),
+        // sqlx 0.9 takes the end of the connection for the byte 0 as the answer to whether the server speaks TLS (sqlx_postgres::connection::tls).
+        Error::Protocol(said) => said.contains("response from SSLRequest: 0x00"),
+        _ => false,
     }
 }
 

@@ -157,7 +157,8 @@ async fn a_tick_set_while_a_correction_was_on_its_way_is_taken_back_and_the_next
     world.assert_equal("710").await;
 }
 
-/// Found by a soak: a worker died between its call and the answer, and a promotion took the tick for one of the new content.
+/// A soak had ended with a rule that nobody had meant. This is how one comes about: the poster dies between its call and the answer, or a promotion
+/// reads before it has stored what it saw, and takes the tick for one of the new content.
 #[tokio::test]
 async fn a_tick_set_while_a_row_was_being_rewritten_counts_for_nothing_whoever_asks_and_whether_the_answer_comes_or_not() {
     let corrected = "WALMART SUPERCENTER";

@@ -14,6 +14,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -61,6 +62,13 @@ def run(binary):
         return name, process.returncode, output.read(), seconds
 
 
+def ending(status):
+    """How a binary that failed ended."""
+    if status == -signal.SIGKILL:
+        return f"was killed, as every binary is that runs for more than {LIMIT_SECONDS // 60} minutes"
+    return f"ended with {status}"
+
+
 def main():
     arguments = argparse.ArgumentParser(description="Runs every test binary of the workspace, several at a time.")
     arguments.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
@@ -72,7 +80,7 @@ def main():
             print(f"     Ran {name} in {seconds}\n{output}", flush=True)
             if status != 0:
                 failed.append(name)
-                print(f"{name} ended with {status} (-9: it was killed, as every binary is after {LIMIT_SECONDS // 60} minutes)", flush=True)
+                print(f"{name} {ending(status)}", flush=True)
     documentation = subprocess.run(["cargo", "test", *SELECTION, "--doc"], cwd=ROOT, check=False)
     if documentation.returncode != 0:
         failed.append("the documentation's tests")

@@ -34,20 +34,10 @@ pub async fn connect(dsn: &str) -> Result<PgConnection> {
         ("tcp_keepalives_idle", "30".to_owned()),
     ]);
     let options = options.disable_statement_logging();
-    let connect = async || match tokio::time::timeout(CONNECT, PgConnection::connect_with(&options)).await {
+    match tokio::time::timeout(CONNECT, PgConnection::connect_with(&options)).await {
         Ok(connected) => connected,
         Err(_) => Err(sqlx::Error::PoolTimedOut),
-    };
-    match connect().await {
-        Err(error) if is_cut(&error) => connect().await,
-        connected => connected,
     }
-}
-
-/// A login that was cut: a proxy or a server that is changing over, or one that found the login slow. The next one may well be let in.
-fn is_cut(error: &sqlx::Error) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    matches!(error, sqlx::Error::Io(io) if matches!(io.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof))
 }
 
 /// Makes what follows see one instant.

@@ -67,7 +67,7 @@ pub async fn known(pool: &PgPool, company: &str, role: &str) -> Result<Known, sq
         )
         .fetch_optional(pool)
         .await
-        .map_err(|error| unreadable(company, error))?;
+        .map_err(|error| not_ours(company, error))?;
         Ok(row.map(|row| Known { typed: row.typed.0, generation: row.generation }).unwrap_or_default())
     })
     .await
@@ -195,7 +195,7 @@ pub async fn add_typed(pool: &PgPool, company: &str, role: &str, sheet_id: i32, 
 }
 
 /// Something but Kylo wrote there. It is not thrown away unasked: it may be what people typed.
-fn unreadable(company: &str, error: sqlx::Error) -> sqlx::Error {
+fn not_ours(company: &str, error: sqlx::Error) -> sqlx::Error {
     if !matches!(error, sqlx::Error::ColumnDecode { .. }) {
         return error;
     }
